@@ -1,0 +1,54 @@
+"""The networks of the paper by name."""
+
+import re
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from lgnn_jax.models.layers import Activation
+from lgnn_jax.models.vgg import CONVOLUTIONS, VGG
+from lgnn_jax.models.wide_resnet import SOM_EXCEPTIONS, WideResNet
+
+__all__ = ["SOM_EXCEPTIONS", "VGG", "Activation", "WideResNet", "build_model"]
+
+
+def build_model(
+    name: str,
+    *,
+    num_classes: int,
+    width: float = 1.0,
+    dropout: float = 0.3,
+    dtype: str = "float32",
+    axis_name: str | None = None,
+) -> nn.Module:
+    """Builds a network by name.
+
+    Args:
+      name: "vgg11", "vgg13", "vgg16", "vgg19", or "wrn<depth>_<widen>" such as "wrn16_8".
+      num_classes: number of logits, at least 1.
+      width: factor on the number of channels, positive.
+      dropout: rate inside a Wide ResNet's blocks, in [0, 1); VGG has none.
+      dtype: compute type, "float32" or "bfloat16".
+      axis_name: device axis over which batch statistics are averaged, if any.
+
+    Returns:
+      A `flax.linen` module: `apply(variables, images, train=..., activations=...)`.
+
+    Raises:
+      ValueError: for an unknown name or an argument out of its range.
+
+    Example:
+      >>> build_model("wrn16_8", num_classes=100).depth
+      16
+    """
+    vgg = re.fullmatch(r"vgg(\d+)", name)
+    wrn = re.fullmatch(r"wrn(\d+)_(\d+)", name)
+    if vgg and int(vgg[1]) in CONVOLUTIONS:
+        return VGG(int(vgg[1]), num_classes, width, jnp.dtype(dtype), axis_name)
+    if wrn and int(wrn[1]) >= 10 and (int(wrn[1]) - 4) % 6 == 0 and int(wrn[2]) >= 1:
+        depth, widen = int(wrn[1]), int(wrn[2])
+        return WideResNet(depth, widen, num_classes, dropout, width, jnp.dtype(dtype), axis_name)
+    raise ValueError(
+        f"unknown network {name!r}: choose vgg11, vgg13, vgg16, vgg19, or wrn<depth>_<widen> with "
+        "a depth of 6 n + 4, such as wrn16_8 or wrn28_10."
+    )

@@ -1,0 +1,122 @@
+"""Wide residual networks with dropout (section IV-A of the paper)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lgnn_jax.models.layers import Activation, batch_norm, convolution
+
+# Table II of the paper filters three sets of layers. Each is a few patterns that leave layers
+# alone, to stand before the channel counts of a table.
+SOM_EXCEPTIONS = {
+    "main": {"^stem/": None, "/shortcut/": None},
+    "resblocks": {"^stem/": None},
+    "all": {},
+}
+
+
+class Block(nn.Module):
+    """Pre-activation residual block: batch norm, ReLU, convolution, twice; dropout between."""
+
+    features: int
+    stride: int
+    dropout: float
+    dtype: jnp.dtype
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, Activation, Activation]:
+        """Returns the stream, and the activations before the first and the second convolution."""
+
+        def norm(name):
+            return batch_norm(name, train=train, axis_name=self.axis_name, dtype=self.dtype)
+
+        def conv(size, stride, name):
+            return convolution(
+                self.features, size, stride=stride, bias=False, dtype=self.dtype, name=name
+            )
+
+        pre = norm("bn1")(x)
+        entry = Activation(pre, nn.relu(pre))
+        pre = norm("bn2")(conv(3, self.stride, "conv1")(entry.post))
+        inner = Activation(pre, nn.relu(pre))
+        y = nn.Dropout(self.dropout, deterministic=not train)(inner.post)
+        y = conv(3, 1, "conv2")(y)
+        if x.shape[-1] != self.features or self.stride != 1:
+            x = conv(1, self.stride, "shortcut")(entry.post)
+        return x + y, entry, inner
+
+
+class WideResNet(nn.Module):
+    """WRN-depth-widen: a stem and three groups of residual blocks, widened `widen` times.
+
+    Input `(batch, height, width, channels)`. The blocks are named `group1_block1`, ...; in them lie
+    `conv1`, `conv2` and, where the shape changes, the 1x1 convolution `shortcut`; before them
+    `stem`. Convolutions have no bias. Kernels start as He normal over the fan-out; the head as
+    uniform within +-1/sqrt(fan-in), with zero bias, as the authors' code has it.
+
+    Attributes:
+      depth: `6 n + 4`, with n blocks in a group: 10, 16, 22, 28, 40, ...
+      widen: factor on the 16, 32 and 64 channels of the groups, at least 1.
+      num_classes: number of logits.
+      dropout: rate between the two convolutions of a block, in [0, 1).
+      width: factor on the number of all channels, positive; 1 is the published network.
+      dtype: compute type, float32 or bfloat16; parameters and logits are float32.
+      axis_name: device axis over which batch statistics are averaged, if any.
+
+    Reference:
+      Zagoruyko and Komodakis, "Wide Residual Networks", 2016, table 1. With 100 classes WRN-16-8
+      has 11,007,540 parameters, WRN-28-10 36,536,884.
+    """
+
+    depth: int
+    widen: int
+    num_classes: int
+    dropout: float = 0.3
+    width: float = 1.0
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False, activations: bool = False):
+        """Returns logits `(batch, num_classes)`, or logits and the activations by convolution.
+
+        Args:
+          x: standardised images `(batch, height, width, channels)`.
+          train: whether to use, and update, the statistics of this batch ("batch_stats" mutable),
+            and to drop out (rng "dropout").
+          activations: whether to return `(logits, {name: Activation(pre, post)})` as well: what the
+            first ReLU that a convolution's channels pass through reads and gives. Convolutions that
+            write to one residual stream, `conv2` and `shortcut` of a block, share it.
+
+        Raises:
+          ValueError: if `depth` is not `6 n + 4`.
+        """
+        blocks, rest = divmod(self.depth - 4, 6)
+        if blocks < 1 or rest:
+            raise ValueError(f"depth of a Wide ResNet must be 6 n + 4, n >= 1, got {self.depth}.")
+        features = max(1, round(16 * self.width))
+        x = convolution(features, 3, bias=False, dtype=self.dtype, name="stem")(x)
+        named, writers = {}, ["stem"]
+        for group, channels in enumerate((16, 32, 64), start=1):
+            features = max(1, round(channels * self.widen * self.width))
+            for i in range(1, blocks + 1):
+                name = f"group{group}_block{i}"
+                stride = 2 if group > 1 and i == 1 else 1
+                widened = x.shape[-1] != features or stride != 1
+                block = Block(features, stride, self.dropout, self.dtype, self.axis_name, name=name)
+                x, entry, inner = block(x, train=train)
+                named |= dict.fromkeys(writers, entry) | {f"{name}/conv1": inner}
+                writers = [f"{name}/conv2"] + [f"{name}/shortcut"] * widened
+        x = batch_norm("bn", train=train, axis_name=self.axis_name, dtype=self.dtype)(x)
+        last = Activation(x, nn.relu(x))
+        named |= dict.fromkeys(writers, last)
+        x = last.post.mean(axis=(1, 2))
+        logits = nn.Dense(
+            self.num_classes,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+            name="head",
+        )(x)
+        logits = logits.astype(jnp.float32)
+        return (logits, named) if activations else logits
