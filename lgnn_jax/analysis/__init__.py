@@ -1,0 +1,1 @@
+"""Reading maps: arrays in, arrays out."""

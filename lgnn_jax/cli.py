@@ -1,0 +1,252 @@
+"""The `lgnn` command."""
+
+import argparse
+import ast
+import dataclasses
+import runpy
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from lgnn_jax import config as config_lib
+from lgnn_jax.config import Config
+
+
+class UsageError(Exception):
+    """A command that cannot be carried out; one clear line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a network; `lgnn train` alone trains a small one on handwritten digits."""
+
+    run: Annotated[Config, tyro.conf.arg(name="")]
+    config: str = "quickstart"
+    """Name of a config (see `lgnn configs`), or a Python file that defines `config`; it is run."""
+    run_dir: Path | None = None
+    """Where the run is kept; runs/<name> by default."""
+    data_dir: Path | None = None
+    """Where prepared data sets lie; tensorflow-datasets' default folder if not given."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run in the run directory, from its newest checkpoint."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print the config, the layers with their maps and the steps; write nothing."""
+    coordinator: str | None = None
+    """For a run of several processes: host:port of process 0, or auto on Cloud TPU and Slurm."""
+    processes: int | None = None
+    """Number of processes of such a run."""
+    process: int | None = None
+    """Number of this one, from 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Evaluate the newest checkpoint of a run on its test images."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """A run directory."""
+    data_dir: Path | None = None
+    """Where prepared data sets lie; tensorflow-datasets' default folder if not given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Configs:
+    """List the configs that --config knows by name."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs `lgnn` with the given arguments, by default those of the command line."""
+    # Slow to import, and their errors are not needed before.
+    from lgnn_jax.data import DataError
+    from lgnn_jax.session import RunError
+
+    argv = sys.argv[1:] if argv is None else argv
+    actions = {Train: _train, Evaluate: _evaluate, Configs: _configs}
+    try:
+        command = _parse(argv)
+        actions[type(command)](command)
+    except (UsageError, DataError, RunError) as error:
+        print(f"lgnn: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def load_config(name_or_file: str) -> Config:
+    """Loads a config by its name, or from a Python file that defines `config`.
+
+    Raises:
+      UsageError: if there is no such config, or the file defines none.
+    """
+    known = _config_files()
+    path = known.get(name_or_file, Path(name_or_file))
+    if not path.is_file():
+        raise UsageError(
+            f"no config {name_or_file!r}{config_lib.nearest(name_or_file, list(known))} "
+            f"Known: {', '.join(known)}; or name a Python file."
+        )
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except Exception as error:
+        raise UsageError(f"{path}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Config):
+        raise UsageError(f"{path} must define `config`, an lgnn_jax.config.Config, got {config!r}.")
+    return config
+
+
+def _parse(argv: list[str]) -> Train | Evaluate | Configs:
+    """Parses the arguments; the config that is named supplies the defaults of all its fields."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config")
+    early.add_argument("--run-dir", "--run_dir", type=Path)
+    early.add_argument("--resume", action="store_true")
+    known, _ = early.parse_known_args(argv)
+    if known.resume and known.run_dir and not known.config:
+        from lgnn_jax.run import load_config as load_saved
+
+        default = load_saved(known.run_dir)
+    else:
+        default = load_config(known.config or "quickstart")
+    train = Annotated[Train, tyro.conf.subcommand("train", default=Train(default))]
+    evaluate = Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    configs = Annotated[Configs, tyro.conf.subcommand("configs")]
+    return tyro.cli(
+        tyro.conf.OmitSubcommandPrefixes[train | evaluate | configs],
+        args=argv,
+        prog="lgnn",
+        description="Neural networks whose neurons organise themselves on a map.",
+    )
+
+
+def _train(command: Train) -> None:
+    if command.dry_run:
+        _print_plan(command)
+        return
+    import jax
+
+    from lgnn_jax import data
+    from lgnn_jax.log import Log
+    from lgnn_jax.run import check_run_dir, run
+
+    if command.coordinator is not None:
+        address = None if command.coordinator == "auto" else command.coordinator
+        jax.distributed.initialize(address, command.processes, command.process)
+    console = Console(quiet=jax.process_index() != 0)
+    config = command.run
+    run_dir = command.run_dir or Path("runs") / config.name
+    if jax.process_index() == 0:  # before the images are read, which can take a while
+        check_run_dir(run_dir, config, resume=command.resume)
+    images = data.load(config.data.name, command.data_dir, train_images=config.data.train_images)
+    with Log(console) as log:
+        log.say(
+            f"{config.model.name}, {config.variant}, seed {config.seed}: "
+            f"{len(images.train_images):,} images of {images.name}, {config.epochs} epochs, "
+            f"{jax.device_count()} x {jax.devices()[0].device_kind}, to {run_dir}"
+        )
+        summary, plan, state = run(config, images, run_dir, log, resume=command.resume)
+    _print_topography(console, plan, state.params)
+    console.print(
+        f"\ntest accuracy {summary['test_accuracy']:.2%} after {config.epochs} epochs "
+        f"(best {summary['best_test_accuracy']:.2%}), {summary['wall_seconds']:,.0f} s",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _evaluate(command: Evaluate) -> None:
+    from lgnn_jax import data
+    from lgnn_jax import run as run_lib
+
+    config = run_lib.load_config(command.run_dir)
+    images = data.load(config.data.name, command.data_dir, train_images=config.data.train_images)
+    session, state = run_lib.restore(config, images, command.run_dir)
+    metrics = session.evaluate(state)
+    console = Console()
+    _print_topography(console, session.plan, state.params)
+    console.print(
+        f"\nstep {int(state.step):,}: test accuracy {metrics.accuracy:.2%}, loss "
+        f"{metrics.loss:.4f}, on {len(images.test_images):,} images",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _configs(command: Configs) -> None:
+    del command
+    table = _table(("name", "left"), ("what it is", "left"))
+    for name, path in _config_files().items():
+        doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+        table.add_row(name, doc.partition("\n")[0])
+    Console().print(table)
+
+
+def _print_plan(command: Train) -> None:
+    """Prints what `train` would do."""
+    import jax
+
+    from lgnn_jax import data, session
+    from lgnn_jax.som import path_name
+
+    config = command.run
+    info = data.describe(config.data.name, command.data_dir, train_images=config.data.train_images)
+    plan = session.plan(config, info)
+    table = _table(("parameter", "left"), ("shape", "right"), ("count", "right"), ("map", "right"))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(plan.shapes):
+        dims = plan.maps.get(path_name(path)) if config.variant != "baseline" else None
+        shape = "x".join(map(str, leaf.shape))
+        table.add_row(path_name(path), shape, f"{leaf.size:,}", _dimensions(dims))
+    console = Console()
+    console.print_json(config_lib.to_json(config))
+    console.print(table)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(plan.shapes))
+    console.print(
+        f"{parameters:,} parameters; {info.train_count:,} images, {plan.steps_per_epoch:,} steps "
+        f"an epoch, {plan.steps_per_epoch * config.epochs:,} steps in all",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_topography(console: Console, plan: Any, params: Any) -> None:
+    """Prints, by layer, how alike neighbours on the map are, beside the same for shuffled maps."""
+    import jax
+    import numpy as np
+
+    from lgnn_jax.analysis.topography import neighbour_correlation
+    from lgnn_jax.som import path_name
+
+    table = _table(
+        ("layer", "left"), ("map", "right"), ("neighbours", "right"), ("shuffled", "right")
+    )
+    for path, kernel in jax.tree_util.tree_leaves_with_path(params):
+        dims = plan.maps.get(path_name(path))
+        if dims is not None and np.prod(dims) > 1:
+            figure = neighbour_correlation(np.asarray(kernel), dims)
+            table.add_row(
+                path_name(path).removesuffix("/kernel"),
+                _dimensions(dims),
+                f"{figure.value:.3f}",
+                f"{figure.shuffled.mean():.3f} \u00b1 {figure.shuffled.std():.3f}",
+            )
+    console.print("\nmean correlation of the weights of neighbours on the map", highlight=False)
+    console.print(table)
+
+
+def _table(*columns: tuple[str, str]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title, justify in columns:
+        table.add_column(title, justify=justify)
+    return table
+
+
+def _dimensions(dims: tuple[int, int] | None) -> str:
+    return "" if dims is None else f"{dims[0]}x{dims[1]}"
+
+
+def _config_files() -> dict[str, Path]:
+    """Configs by name: those of the installed package, or of the checkout that it runs from."""
+    package = Path(__file__).parent
+    folder = next(f for f in (package / "configs", package.parent / "configs") if f.is_dir())
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}

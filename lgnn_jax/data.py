@@ -1,0 +1,313 @@
+"""Images: from a source to uint8 arrays, in an order by (seed, epoch), augmented on the device."""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lgnn_jax.config import nearest
+
+_CHUNK = 1000  # examples decoded at a time, so that they are not all in memory twice
+_CIFAR = ("cifar10", "cifar100")  # can be prepared here, see cifar.py
+_CIFAR_TRAIN_COUNT = 50_000
+
+
+class DataError(Exception):
+    """A data set that cannot be had, or is not what image classification needs; one clear line."""
+
+
+class Info(NamedTuple):
+    """What is known of a data set before its images are read."""
+
+    image_shape: tuple[int, int, int]  # height, width, channels
+    class_names: tuple[str, ...]
+    train_count: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An image classification data set in memory.
+
+    Attributes:
+      name: of the source.
+      train_images: uint8 `(n, height, width, channels)`.
+      train_labels: int32 `(n,)`, in [0, number of classes).
+      test_images: uint8, as `train_images`.
+      test_labels: int32, as `train_labels`.
+      class_names: one for each label.
+
+    Raises:
+      DataError: if an array's shape or type, or a label, does not fit.
+    """
+
+    name: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __post_init__(self):
+        """Checks what the attributes promise."""
+        for split in ("train", "test"):
+            images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
+            where = f"data set {self.name!r}, {split} split"
+            if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
+                raise DataError(
+                    f"{where}: images must be uint8 (n, height, width, channels), n >= 1, "
+                    f"got {images.dtype} {images.shape}."
+                )
+            if images.shape[1:] != self.train_images.shape[1:]:
+                raise DataError(
+                    f"{where}: images of shape {images.shape[1:]} differ from the training images' "
+                    f"{self.train_images.shape[1:]}."
+                )
+            if labels.shape != images.shape[:1]:
+                raise DataError(f"{where}: {len(images)} images, but labels {labels.shape}.")
+            wrong = labels[(labels < 0) | (labels >= len(self.class_names))]
+            if wrong.size:
+                raise DataError(
+                    f"{where}: label {wrong[0]} is out of range, there are "
+                    f"{len(self.class_names)} classes."
+                )
+
+    @property
+    def info(self) -> Info:
+        """What can be known without the images."""
+        return Info(self.train_images.shape[1:], self.class_names, len(self.train_images))
+
+
+def describe(
+    name: str, data_dir: str | os.PathLike | None = None, *, train_images: int | None = None
+) -> Info:
+    """Tells what `load` with the same arguments would read, without reading or downloading it.
+
+    Raises:
+      DataError: see `load`; also for a set that is not prepared, unless it is CIFAR.
+
+    Example:
+      >>> describe("digits").image_shape
+      (32, 32, 1)
+    """
+    if name == "digits":
+        return load(name, train_images=train_images).info
+    builder = _builder(name, data_dir)
+    image_key, label_key = _keys(builder)
+    if builder.is_prepared():
+        count = builder.info.splits["train"].num_examples
+    elif name in _CIFAR:
+        count = _CIFAR_TRAIN_COUNT
+    else:
+        raise _not_prepared(builder)
+    features = builder.info.features
+    kept = _kept(name, count, train_images)
+    return Info(features[image_key].shape, tuple(features[label_key].names), kept)
+
+
+def load(
+    name: str, data_dir: str | os.PathLike | None = None, *, train_images: int | None = None
+) -> Dataset:
+    """Reads a data set into memory.
+
+    Args:
+      name: "digits" (scikit-learn's handwritten digits; needs no file) or the name of a
+        tensorflow-datasets image classification set with "train" and "test" splits. No TensorFlow
+        is needed to read a prepared copy in the array_record format. "cifar10" and "cifar100" are
+        downloaded and prepared where no copy is found.
+      data_dir: where prepared copies lie; tensorflow-datasets' own default if None.
+      train_images: keep that many training images, drawn once for all runs; all if None.
+
+    Raises:
+      DataError: for a set that is unknown, neither prepared nor reachable, whose images differ in
+        size, or that has fewer than `train_images` images.
+
+    Example:
+      >>> load("digits").train_images.shape
+      (1437, 32, 32, 1)
+    """
+    train, test, class_names = _digits() if name == "digits" else _tfds(name, data_dir)
+    keep = np.arange(train.count)
+    if _kept(name, train.count, train_images) < train.count:
+        keep = np.random.default_rng(0).permutation(train.count)[:train_images]
+    return Dataset(name, *train.read(keep), *test.read(np.arange(test.count)), class_names)
+
+
+def order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Returns the order of `count` images in an epoch: int32 `(count,)`, a function of its
+    arguments.
+
+    Example:
+      >>> sorted(order(0, 1, 5).tolist())
+      [0, 1, 2, 3, 4]
+    """
+    return np.random.default_rng((seed, epoch)).permutation(count).astype(np.int32)
+
+
+def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation of uint8 images by channel: float32 `(channels,)` each.
+
+    Exact, from counts of the 256 values. The deviation of a constant channel is given as 1.
+    """
+    channels = np.moveaxis(images, -1, 0).reshape(images.shape[-1], -1)
+    counts = np.stack([np.bincount(channel, minlength=256) for channel in channels])
+    values = np.arange(256)
+    mean = counts @ values / channels.shape[1]
+    variance = counts @ values**2 / channels.shape[1] - mean**2
+    deviation = np.where(variance > 0, np.sqrt(np.maximum(variance, 0)), 1.0)
+    return mean.astype(np.float32), deviation.astype(np.float32)
+
+
+def augment(
+    key: jax.Array, images: jax.Array, positions: jax.Array, *, pad: int, flip: bool
+) -> jax.Array:
+    """Crops each image at random from its reflection-padded self, and mirrors every other one.
+
+    Args:
+      key: of this step.
+      images: `(batch, height, width, channels)`, any dtype.
+      positions: int32 `(batch,)`: each image's place in the whole batch. What happens to an image
+        depends on `key` and its place alone, so not on how many devices share the batch.
+      pad: reflected pixels on each side, less than height and width; 0 for no crop.
+      flip: whether an image is mirrored left to right with probability 1/2.
+
+    Returns:
+      Images of the same shape and dtype.
+
+    Reference:
+      Zagoruyko and Komodakis, "Wide Residual Networks", 2016, section 3: reflected padding of 4
+      pixels and horizontal flips.
+    """
+    height, width, channels = images.shape[1:]
+    padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
+
+    def one(position, image):
+        key_crop, key_flip = jax.random.split(jax.random.fold_in(key, position))
+        row, column = jax.random.randint(key_crop, (2,), 0, 2 * pad + 1)
+        image = jax.lax.dynamic_slice(image, (row, column, 0), (height, width, channels))
+        return jnp.where(flip & jax.random.bernoulli(key_flip), image[:, ::-1], image)
+
+    return jax.vmap(one)(positions, padded)
+
+
+def standardize(images: jax.Array, mean: jax.Array, deviation: jax.Array) -> jax.Array:
+    """Returns `(images - mean) / deviation` as float32, by channel."""
+    return (images.astype(jnp.float32) - mean) / deviation
+
+
+class _Split(NamedTuple):
+    """Examples that are not read yet."""
+
+    count: int
+    read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # indices -> images, labels
+
+
+def _digits() -> tuple[_Split, _Split, tuple[str, ...]]:
+    # scikit-learn takes a second to import: only those who train on its digits wait for it.
+    from scipy.ndimage import zoom
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    large = zoom(digits.images, (1, 4, 4), order=1, mode="nearest", grid_mode=True)
+    images = np.rint(large * (255 / 16)).astype(np.uint8)[..., None]
+    labels = digits.target.astype(np.int32)
+    train, test = train_test_split(
+        np.arange(len(images)), test_size=0.2, stratify=labels, random_state=0
+    )
+
+    def split(members):
+        return _Split(len(members), lambda keep: (images[members[keep]], labels[members[keep]]))
+
+    return split(train), split(test), tuple(str(name) for name in digits.target_names)
+
+
+def _tfds(name: str, data_dir: str | os.PathLike | None) -> tuple[_Split, _Split, tuple[str, ...]]:
+    builder = _builder(name, data_dir)
+    image_key, label_key = _keys(builder)
+    if not builder.is_prepared() and name in _CIFAR:
+        from lgnn_jax import cifar
+
+        try:
+            cifar.prepare(name, data_dir)
+        except cifar.DatasetError as error:
+            raise DataError(str(error)) from error
+        builder = _builder(name, data_dir)
+    if not builder.is_prepared():
+        raise _not_prepared(builder)
+    if builder.info.file_format.value != "array_record":
+        raise DataError(
+            f"data set {name!r} at {builder.data_path} is in the {builder.info.file_format.value} "
+            "format; without TensorFlow it must be in --file_format=array_record."
+        )
+    splits = builder.info.splits
+    if missing := {"train", "test"} - set(splits):
+        raise DataError(f"data set {name!r} has no {missing.pop()!r} split, only {list(splits)}.")
+    image = builder.info.features[image_key]
+
+    def split(which):
+        source = builder.as_data_source(which)
+
+        def read(keep):
+            images = np.empty((len(keep), *image.shape), np.uint8)
+            labels = np.empty(len(keep), np.int32)
+            for start in range(0, len(keep), _CHUNK):
+                rows = keep[start : start + _CHUNK].tolist()
+                for i, example in enumerate(source.__getitems__(rows), start=start):
+                    images[i], labels[i] = example[image_key], example[label_key]
+            return images, labels
+
+        return _Split(len(source), read)
+
+    return split("train"), split("test"), tuple(builder.info.features[label_key].names)
+
+
+def _builder(name: str, data_dir: str | os.PathLike | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    # tfds warns at every start that OpenCV would decode faster.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+        raise DataError(f"unknown data set {name!r}{nearest(name, known)}") from None
+
+
+def _keys(builder: Any) -> tuple[str, str]:
+    """Names the image and the label of a data set's examples, if it is what `load` can read."""
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features.items())
+    image_key, label_key = builder.info.supervised_keys or ("image", "label")
+    image, label = features.get(image_key), features.get(label_key)
+    if not isinstance(image, tfds.features.Image) or not isinstance(
+        label, tfds.features.ClassLabel
+    ):
+        raise DataError(
+            f"data set {builder.name!r} is not for image classification: it has {list(features)}."
+        )
+    if None in image.shape or image.np_dtype != np.uint8:
+        raise DataError(
+            f"data set {builder.name!r} has images of mixed size or another type (shape "
+            f"{image.shape}, {np.dtype(image.np_dtype)}); they must be uint8 and share one size."
+        )
+    return image_key, label_key
+
+
+def _kept(name: str, count: int, train_images: int | None) -> int:
+    if train_images is not None and train_images > count:
+        raise DataError(f"data set {name!r} has {count} training images, not {train_images}.")
+    return train_images or count
+
+
+def _not_prepared(builder: Any) -> DataError:
+    return DataError(
+        f"data set {builder.name!r} is not prepared at {builder.data_path}: name the folder of a "
+        "prepared copy with --data-dir, or make one where TensorFlow is installed: tfds build "
+        f"{builder.name} --file_format=array_record --data_dir={builder.data_dir_root}"
+    )

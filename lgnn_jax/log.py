@@ -1,0 +1,128 @@
+"""What a run says: a progress bar on a terminal, plain lines elsewhere, and metrics.jsonl."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Log:
+    """Shows progress and keeps metrics; a context manager.
+
+    Attributes:
+      records: every line of metrics.jsonl so far, those before a resume included.
+    """
+
+    def __init__(self, console: Console | None = None):
+        """Writes to `console`, by default standard output."""
+        self.console = console or Console()
+        self.records: list[dict[str, Any]] = []
+        self._file = None
+        self._bar = None
+        self._task = None
+        self._started = time.perf_counter()
+        self._total_steps = self._steps_per_epoch = 1
+
+    def __enter__(self) -> "Log":
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """Ends the bar and closes metrics.jsonl."""
+        if self._bar is not None:
+            self._bar.stop()
+        if self._file is not None:
+            self._file.close()
+
+    def start(
+        self, path: Path | None, *, total_steps: int, steps_per_epoch: int, step: int = 0
+    ) -> None:
+        """Opens metrics.jsonl and the bar.
+
+        Args:
+          path: of metrics.jsonl; None in a process that keeps none.
+          total_steps: of the whole run.
+          steps_per_epoch: of an epoch.
+          step: to go on from; lines of later steps, and a torn last line, are dropped.
+        """
+        self._total_steps, self._steps_per_epoch = total_steps, steps_per_epoch
+        if path is not None:
+            self.records = [r for r in _read(path) if r["step"] <= step]
+            lines = "".join(json.dumps(record) + "\n" for record in self.records)
+            path.write_text(lines)
+            self._file = path.open("a")
+        before = self.records[-1]["seconds"] if self.records else 0.0
+        self._started = time.perf_counter() - before
+        if self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(bar_width=None),
+                TextColumn("step {task.completed}/{task.total}  {task.fields[status]}"),
+                TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+                console=self.console,
+            )
+            epoch = f"{step // steps_per_epoch + 1}/{total_steps // steps_per_epoch}"
+            self._task = self._bar.add_task(
+                "", total=total_steps, completed=step, epoch=epoch, status="..."
+            )
+            self._bar.start()
+
+    def seconds(self) -> float:
+        """Returns the time since the run began, without pauses before a resume."""
+        return time.perf_counter() - self._started
+
+    def progress(self, step: int, metrics: Any) -> None:
+        """Moves the bar to a step; `metrics` has the loss and accuracy of the epoch so far."""
+        if self._bar is None:
+            return
+        epoch = (step - 1) // self._steps_per_epoch + 1
+        trained = [r for r in self.records if r["split"] == "train"]
+        speed = f"  {trained[-1]['images_per_second']:,.0f} images/s" if trained else ""
+        self._bar.update(
+            self._task,
+            completed=step,
+            epoch=f"{epoch}/{self._total_steps // self._steps_per_epoch}",
+            status=f"loss {metrics.loss:.3f}  accuracy {metrics.accuracy:.1%}{speed}",
+        )
+
+    def record(self, **values: Any) -> None:
+        """Writes a line of metrics.jsonl, with the run's seconds; shows it if it ends an epoch."""
+        values["seconds"] = round(self.seconds(), 3)
+        self.records.append(values)
+        if self._file is not None:
+            self._file.write(json.dumps(values) + "\n")
+            self._file.flush()
+        step, epoch = values["step"], values["epoch"] + 1
+        if step % self._steps_per_epoch == 0:
+            left = (self._total_steps - step) * values["seconds"] / step
+            self.say(
+                f"epoch {epoch:>3}/{self._total_steps // self._steps_per_epoch}  step {step:>6}  "
+                f"{values['split']:<5}  loss {values['loss']:.4f}  "
+                f"accuracy {values['accuracy']:6.2%}  {values['images_per_second']:>7,.0f} images/s"
+                + (f"  {_duration(left)} left" if values["split"] == "test" and left else "")
+            )
+
+    def say(self, text: str) -> None:
+        """Prints a line, above the bar if there is one."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """Reads metrics.jsonl as far as its lines are whole."""
+    records = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+    return records
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,180 @@
+"""A run made ready: the network for its images, the optimiser, and the steps on the devices."""
+
+import hashlib
+import time
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lgnn_jax import data, optimizer, som
+from lgnn_jax.config import Config
+from lgnn_jax.models import build_model
+from lgnn_jax.train import (
+    AXIS,
+    Metrics,
+    TrainState,
+    init_state,
+    make_eval_step,
+    make_train_step,
+    parallelize,
+    replicate,
+)
+
+
+class RunError(Exception):
+    """A run that cannot be started or resumed as asked; one clear line."""
+
+
+class Plan(NamedTuple):
+    """What a config comes to, before any memory or time is spent."""
+
+    model: nn.Module
+    shapes: Any  # the parameters, as jax.ShapeDtypeStruct
+    maps: dict[str, som.SomDimensions | None]  # by parameter path
+    steps_per_epoch: int  # the images of a last, incomplete batch rest
+
+
+def plan(config: Config, info: data.Info) -> Plan:
+    """Works out the network, its maps and the steps of a run.
+
+    Args:
+      config: the run.
+      info: its data set.
+
+    Raises:
+      RunError: if the network, its maps, the batch or the padding do not fit the images.
+    """
+    height, width, _ = info.image_shape
+    if config.batch_size > info.train_count:
+        raise RunError(
+            f"batch_size {config.batch_size} exceeds the {info.train_count} training images."
+        )
+    if config.data.pad >= min(height, width):
+        raise RunError(
+            f"data.pad must be less than the sides of {height}x{width} images, "
+            f"got {config.data.pad}."
+        )
+    try:
+        model = build_model(
+            config.model.name,
+            num_classes=len(info.class_names),
+            width=config.model.width,
+            dropout=config.model.dropout,
+            dtype=config.model.dtype,
+            axis_name=AXIS,
+        )
+        shapes = jax.eval_shape(
+            lambda key: model.init(key, jnp.zeros((1, *info.image_shape))), jax.random.key(0)
+        )["params"]
+        maps = som.layer_maps(shapes, optimizer.build_table(config, shapes))
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    return Plan(model, shapes, maps, info.train_count // config.batch_size)
+
+
+class Session:
+    """A config, its images and the devices, ready to train and to evaluate.
+
+    Attributes:
+      plan: see `Plan`.
+      devices: those of all processes.
+      initial_state: the state before the first step.
+      init_sha256: digest of the initial parameters.
+    """
+
+    def __init__(
+        self, config: Config, dataset: data.Dataset, devices: list[jax.Device] | None = None
+    ):
+        """Builds the network, its optimiser and the parallel steps.
+
+        Args:
+          config: the run.
+          dataset: its images.
+          devices: those to train on; all devices of all processes if None.
+
+        Raises:
+          RunError: see `plan`; and if the batch is not divisible by the devices.
+        """
+        devices = jax.devices() if devices is None else devices
+        self.plan = plan(config, dataset.info)
+        if config.batch_size % len(devices):
+            raise RunError(
+                f"batch_size {config.batch_size} is not divisible by the {len(devices)} devices: "
+                f"choose a multiple of {len(devices)}."
+            )
+        self.config, self.dataset, self.devices = config, dataset, devices
+        model, steps_per_epoch = self.plan.model, self.plan.steps_per_epoch
+        tx = optimizer.build_optimizer(config, self.plan.shapes, steps_per_epoch)
+        mean, deviation = data.statistics(dataset.train_images)
+        self.initial_state = init_state(model, tx, dataset.info.image_shape, config.seed)
+        self.init_sha256 = tree_sha256(self.initial_state.params)
+        train_step = make_train_step(
+            model,
+            tx,
+            config,
+            steps_per_epoch=steps_per_epoch,
+            mean=mean,
+            deviation=deviation,
+            axis_name=AXIS,
+        )
+        eval_step = make_eval_step(model, mean=mean, deviation=deviation, axis_name=AXIS)
+        self._train_step = parallelize(train_step, devices, whole=3, shares=1, donate=True)
+        self._eval_step = parallelize(eval_step, devices, whole=4, shares=2)
+        self._train_arrays = replicate((dataset.train_images, dataset.train_labels), devices)
+        self._test_arrays = replicate((dataset.test_images, dataset.test_labels), devices)
+        self._local = np.array([d.process_index == jax.process_index() for d in devices])
+
+    def place(self, state: TrainState) -> TrainState:
+        """Copies a state to the devices; the copy is what a step may use up."""
+        return replicate(state, self.devices)
+
+    def epoch_order(self, epoch: int) -> np.ndarray:
+        """Returns the indices of an epoch, `(steps, local devices, images a device)`."""
+        indices = data.order(self.config.seed, epoch, len(self.dataset.train_images))
+        indices = indices[: self.plan.steps_per_epoch * self.config.batch_size]
+        return indices.reshape(self.plan.steps_per_epoch, len(self.devices), -1)[:, self._local]
+
+    def compile(self) -> float:
+        """Compiles both steps ahead of their first use; returns the seconds that it took."""
+        started = time.perf_counter()
+        state = jax.eval_shape(lambda: self.initial_state)
+        indices = self.epoch_order(0)[0]
+        weights = np.ones(indices.shape, np.float32)
+        train, test = self._train_arrays, self._test_arrays
+        self._train_step = self._train_step.lower(state, *train, indices).compile()
+        self._eval_step = self._eval_step.lower(
+            state.params, state.batch_stats, *test, indices, weights
+        ).compile()
+        return time.perf_counter() - started
+
+    def train_step(self, state: TrainState, indices: np.ndarray) -> tuple[TrainState, Metrics]:
+        """Makes one step with one row of `epoch_order`; `state` is used up."""
+        return self._train_step(state, *self._train_arrays, indices)
+
+    def evaluate(self, state: TrainState) -> Metrics:
+        """Returns loss and accuracy over the test images, each counted exactly once."""
+        count, size = len(self.dataset.test_images), self.config.batch_size
+        batches = -(-count // size)
+        indices = np.arange(batches * size, dtype=np.int32)
+        weights = (indices < count).astype(np.float32)
+        shape = (batches, len(self.devices), -1)
+        indices = np.minimum(indices, count - 1).reshape(shape)[:, self._local]
+        weights = weights.reshape(shape)[:, self._local]
+        sums = [
+            self._eval_step(state.params, state.batch_stats, *self._test_arrays, i, w)
+            for i, w in zip(indices, weights, strict=True)
+        ]
+        return Metrics(*(np.sum(jax.device_get(sums), axis=0, dtype=np.float64) / count))
+
+
+def tree_sha256(tree: Any) -> str:
+    """Returns the SHA-256 of a tree of arrays: paths, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,198 @@
+"""Training step by step: the state, pure steps on it, and their form for many devices."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from lgnn_jax import data
+from lgnn_jax.config import Config
+
+AXIS = "devices"
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that changes from step to step.
+
+    Attributes:
+      step: int32 `()`, updates so far.
+      params: the network's parameters.
+      batch_stats: running statistics of its batch normalisation.
+      opt_state: the optimiser's state.
+      sums: float32 `(2,)`: loss and correct predictions, summed over the epoch so far.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    sums: jax.Array
+
+
+class Metrics(NamedTuple):
+    """Means over the epoch so far (training), or over the test images."""
+
+    loss: jax.Array  # shape=(), dtype=float32, nats
+    accuracy: jax.Array  # shape=(), dtype=float32, in [0, 1]
+
+
+def init_state(
+    model: nn.Module, tx: optax.GradientTransformation, image_shape: tuple[int, ...], seed: int
+) -> TrainState:
+    """Returns the state before the first step.
+
+    Args:
+      model: the network.
+      tx: its optimiser.
+      image_shape: `(height, width, channels)`.
+      seed: of the initial parameters.
+    """
+
+    def init(key):
+        variables = model.init(key, jnp.zeros((1, *image_shape)))
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=variables["params"],
+            batch_stats=variables["batch_stats"],
+            opt_state=tx.init(variables["params"]),
+            sums=jnp.zeros(2),
+        )
+
+    return jax.jit(init)(jax.random.fold_in(jax.random.key(seed), 0))
+
+
+def make_train_step(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    config: Config,
+    *,
+    steps_per_epoch: int,
+    mean: np.ndarray,
+    deviation: np.ndarray,
+    axis_name: str | None = None,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Returns the pure training step `(state, images, labels, indices) -> (state, metrics)`.
+
+    The step gathers the uint8 `images[indices]`, augments and standardises them, and updates the
+    state by the gradient of the mean cross entropy. Its randomness comes from the seed and
+    `state.step` alone. Under a mapped axis `axis_name`, each device gets its share of a batch's
+    `indices`, in the order of the axis, and the update is that of the whole batch.
+
+    Args:
+      model: the network, built with the same `axis_name`.
+      tx: the optimiser.
+      config: the run, for its seed and augmentation.
+      steps_per_epoch: after so many steps the metrics start anew.
+      mean: of the images, by channel.
+      deviation: of the images, by channel.
+      axis_name: the mapped axis, if any.
+    """
+    base_key = jax.random.fold_in(jax.random.key(config.seed), 1)
+
+    def train_step(state, images, labels, indices):
+        device = 0 if axis_name is None else lax.axis_index(axis_name)
+        key_augment, key_dropout = jax.random.split(jax.random.fold_in(base_key, state.step))
+        positions = device * len(indices) + jnp.arange(len(indices))
+        x = data.augment(
+            key_augment, images[indices], positions, pad=config.data.pad, flip=config.data.flip
+        )
+        x = data.standardize(x, mean, deviation)
+        y = labels[indices]
+
+        def loss_fn(params):
+            logits, updated = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                x,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": jax.random.fold_in(key_dropout, device)},
+            )
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+            sums = jnp.stack([losses.sum(), (logits.argmax(-1) == y).sum().astype(jnp.float32)])
+            return losses.mean(), (sums, updated["batch_stats"])
+
+        grads, (sums, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+        images_a_step = len(indices)
+        if axis_name is not None:
+            grads = lax.pmean(grads, axis_name)
+            sums = lax.psum(sums, axis_name)
+            images_a_step *= lax.axis_size(axis_name)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        steps_before = state.step % steps_per_epoch
+        sums += jnp.where(steps_before == 0, 0.0, state.sums)
+        state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            sums=sums,
+        )
+        return state, Metrics(*(sums / ((steps_before + 1) * images_a_step)))
+
+    return train_step
+
+
+def make_eval_step(
+    model: nn.Module, *, mean: np.ndarray, deviation: np.ndarray, axis_name: str | None = None
+) -> Callable[..., jax.Array]:
+    """Returns the pure step `(params, batch_stats, images, labels, indices, weights) -> sums`.
+
+    `sums` is float32 `(2,)`: loss and correct predictions over the images at `indices`, each
+    counted `weights` times (0 for an index that only fills up a batch), over all devices of
+    `axis_name`.
+    """
+
+    def eval_step(params, batch_stats, images, labels, indices, weights):
+        x = data.standardize(images[indices], mean, deviation)
+        y = labels[indices]
+        logits = model.apply({"params": params, "batch_stats": batch_stats}, x, train=False)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        sums = jnp.stack([weights @ losses, weights @ (logits.argmax(-1) == y)])
+        return sums if axis_name is None else lax.psum(sums, axis_name)
+
+    return eval_step
+
+
+def parallelize(
+    step: Callable, devices: list[jax.Device], *, whole: int, shares: int, donate: bool = False
+) -> Callable:
+    """Maps a step over devices, as the axis `AXIS`.
+
+    Args:
+      step: a pure step that was made for that axis.
+      devices: those of all processes.
+      whole: so many arguments are the same on every device.
+      shares: so many arguments after them have a leading axis, a row for each device of this
+        process.
+      donate: whether the step may use up the memory of its first argument.
+
+    Returns:
+      The mapped step. Its results are the same on all devices and have no device axis.
+    """
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None,) * whole + (0,) * shares,
+        out_axes=None,
+        devices=devices,
+        donate_argnums=0 if donate else (),
+    )
+
+
+def replicate(tree: Any, devices: list[jax.Device]) -> Any:
+    """Puts a whole copy of every array of `tree` on each device, over all processes."""
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    def put(leaf):
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.tree.map(put, tree)

@@ -1,0 +1,120 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from lgnn_jax.filtering import low_pass
+from lgnn_jax.som import gaussian_taps
+
+METHODS = ("conv", "separable", "matmul", "auto")
+SHAPES = [
+    ((5, 4, 12), (4, 3)),
+    ((3, 3, 2, 20), (5, 4)),
+    ((2, 3, 3, 2, 8), (4, 2)),
+    ((3, 7), (7, 1)),
+]
+
+
+def _gradient(shape, neuron_axis=-1, seed=0):
+    gradient = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return np.moveaxis(gradient, -1, neuron_axis)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("shape", "dims"), SHAPES)
+@pytest.mark.parametrize(
+    ("size", "padding", "neuron_axis"),
+    list(itertools.product([3, 5, 7], ["replicate", "wrap", "zero"], [-1, 0])),
+)
+def test_equals_algorithm_1_in_float64(method, shape, dims, size, padding, neuron_axis):
+    gradient = _gradient(shape, neuron_axis)
+    sigma = 0.5 * (size - 1) / 2
+    filtered = low_pass(
+        jnp.asarray(gradient),
+        dims,
+        gaussian_taps(sigma, size),
+        padding=padding,
+        method=method,
+        neuron_axis=neuron_axis,
+    )
+    expected = reference.low_pass(gradient, dims, sigma, size, padding, neuron_axis)
+    assert filtered.dtype == jnp.float32
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(filtered, expected, rtol=1e-6, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equals_algorithm_1_on_the_papers_largest_layer(method):
+    gradient = _gradient((3, 3, 64, 512))
+    filtered = jax.jit(lambda g: low_pass(g, (32, 16), gaussian_taps(0.5), method=method))(gradient)
+    expected = reference.low_pass(gradient, (32, 16))
+    error = np.linalg.norm(filtered - expected) / np.linalg.norm(expected)
+    assert error < 1e-6
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_low_precision_gradients_are_filtered_in_float32(method, dtype):
+    gradient = jnp.asarray(_gradient((3, 3, 8, 64)), dtype)
+    filtered = low_pass(gradient, (8, 8), gaussian_taps(0.5), method=method)
+    expected = reference.low_pass(np.asarray(gradient, np.float64), (8, 8))
+    assert filtered.dtype == dtype
+    # One rounding, at the end: within half a unit in the last place, but for ties.
+    rounded = jnp.asarray(expected, jnp.float32).astype(dtype)
+    off = np.asarray(filtered != rounded).mean()
+    assert off < 1e-3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_float64_stays_float64(method):
+    with jax.enable_x64(True):
+        gradient = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 4, 16)))
+        filtered = low_pass(gradient, (4, 4), jnp.asarray([0.25, 0.5, 0.25]), method=method)
+        assert filtered.dtype == jnp.float64
+        window = np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25])
+        padded = np.pad(np.asarray(gradient).reshape(-1, 4, 4), ((0, 0), (1, 1), (1, 1)), "edge")
+        expected = sum(
+            window[i, j] * padded[:, i : i + 4, j : j + 4] for i in range(3) for j in range(3)
+        )
+        np.testing.assert_allclose(filtered.reshape(-1, 4, 4), expected, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("padding", ["replicate", "wrap"])
+def test_equal_gradients_stay_as_they_are(method, padding):
+    filtered = low_pass(
+        jnp.ones((2, 15)), (5, 3), gaussian_taps(0.8, 5), padding=padding, method=method
+    )
+    np.testing.assert_allclose(filtered, np.ones((2, 15)), rtol=1e-6)
+
+
+def test_auto_follows_the_platform_that_is_compiled_for():
+    def compiled_for(platform):
+        f = jax.jit(lambda x: low_pass(x, (8, 8), gaussian_taps(0.5)))
+        traced = f.trace(jax.ShapeDtypeStruct((3, 3, 4, 64), jnp.float32))
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    assert "dot_general" in compiled_for("tpu")
+    assert "dot_general" not in compiled_for("cpu")
+    # float32 throughout: a TPU's default would be one bfloat16 pass.
+    assert "HIGHEST" in compiled_for("tpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "fft"}, "method must be one of 'auto'.*'fft'"),
+        ({"padding": "same"}, "padding must be one of 'replicate'.*'same'"),
+    ],
+)
+def test_unknown_option(options, message):
+    with pytest.raises(ValueError, match=message):
+        low_pass(jnp.ones((2, 4)), (2, 2), gaussian_taps(0.5), **options)
+
+
+def test_dims_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"\(2, 3\) do not fit axis 1.*\(2, 4\)"):
+        low_pass(jnp.ones((2, 4)), (2, 3), gaussian_taps(0.5))

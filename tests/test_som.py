@@ -1,0 +1,133 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lgnn_jax as lgnn
+from lgnn_jax import som
+
+
+@pytest.mark.parametrize(
+    ("c_out", "dims"),
+    [(64, (8, 8)), (128, (16, 8)), (160, (16, 10)), (512, (32, 16)), (640, (32, 20)), (1, (1, 1))],
+)
+def test_dimensions_of_the_papers_layers(c_out, dims):
+    assert lgnn.som_dimensions(c_out) == dims
+
+
+@given(st.integers(1, 5000))
+def test_dimensions_multiply_to_the_count_and_none_is_squarer(c_out):
+    m, n = lgnn.som_dimensions(c_out)
+    assert m * n == c_out
+    assert m >= n
+    assert not any(c_out % k == 0 for k in range(n + 1, int(c_out**0.5) + 1))
+
+
+def test_dimensions_of_no_neurons():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        lgnn.som_dimensions(0)
+
+
+def test_table_takes_convolution_kernels_only():
+    params = {
+        "conv1": {"kernel": jnp.zeros((3, 3, 3, 64)), "bias": jnp.zeros(64)},
+        "conv2": {"kernel": jnp.zeros((3, 64, 12))},
+        "head": {"kernel": jnp.zeros((12, 10))},
+        "codes": jnp.zeros((2, 2, 30), jnp.int32),
+    }
+    assert lgnn.som_table(params) == {12: (4, 3), 64: (8, 8)}
+
+
+def test_table_of_kernels_with_neurons_first():
+    params = [jnp.zeros((64, 3, 5, 5)), jnp.zeros((20, 64, 5, 5))]
+    assert lgnn.som_table(params, neuron_axis=0) == {20: (5, 4), 64: (8, 8)}
+
+
+def test_table_of_abstract_parameters():
+    shapes = jax.eval_shape(lambda: {"kernel": jnp.zeros((3, 3, 3, 16))})
+    assert lgnn.som_table(shapes) == {16: (4, 4)}
+
+
+def test_prime_count_warns_of_the_strip():
+    with pytest.warns(UserWarning, match=r"13 output channels.*\(13, 1\)"):
+        assert lgnn.som_table([jnp.zeros((3, 3, 3, 13))]) == {13: (13, 1)}
+
+
+def test_first_matching_pattern_wins_and_counts_come_last():
+    params = {f"conv{i}": {"kernel": jnp.zeros((3, 3, 8, 12))} for i in range(3)}
+    table = {12: (4, 3), "conv0": (6, 2), "conv": (12, 1)}
+    assert lgnn.layer_maps(params, table) == {
+        "conv0/kernel": (6, 2),
+        "conv1/kernel": (12, 1),
+        "conv2/kernel": (12, 1),
+    }
+
+
+def test_pattern_can_name_any_parameter_and_leave_layers_alone():
+    params = {
+        "conv": {"kernel": jnp.zeros((3, 3, 8, 12)), "bias": jnp.zeros(12)},
+        "head": {"kernel": jnp.zeros((12, 10))},
+    }
+    table = {"head/kernel$": (5, 2), "conv/kernel": None}
+    assert lgnn.layer_maps(params, table) == {"conv/kernel": None, "head/kernel": (5, 2)}
+
+
+def test_uncovered_kernel_is_named_with_its_shape_and_the_fix():
+    params = {"stem": {"kernel": jnp.zeros((3, 3, 3, 48))}}
+    with pytest.raises(ValueError, match=r"'stem/kernel'.*\(3, 3, 3, 48\).*48: \(8, 6\)"):
+        lgnn.layer_maps(params, {64: (8, 8)})
+
+
+def test_misfit_is_named_with_its_shape_and_the_fix():
+    params = {"stem": {"kernel": jnp.zeros((3, 3, 3, 48))}}
+    with pytest.raises(ValueError, match=r"\(8, 7\) hold 56.*'stem/kernel'.*48: use \(8, 6\)"):
+        lgnn.layer_maps(params, {48: (8, 7)})
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ([(64, (8, 8))], "must map"),
+        ({64: (8,)}, r"som_table\[64\]"),
+        ({64: 8}, r"som_table\[64\]"),
+        ({64: (8.0, 8.0)}, r"som_table\[64\]"),
+        ({64: (-8, -8)}, r"som_table\[64\]"),
+        ({1.5: (8, 8)}, "key 1.5"),
+        ({True: (1, 1)}, "key True"),
+        ({"(": (8, 8)}, "not a regular expression"),
+    ],
+)
+def test_malformed_table(table, message):
+    with pytest.raises(ValueError, match=message):
+        som.check_table(table)
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("size", [1, 3, 5, 7])
+def test_gaussian_kernel_against_float64(sigma, size):
+    kernel = lgnn.gaussian_kernel(sigma, size)
+    assert kernel.dtype == jnp.float32
+    np.testing.assert_allclose(kernel, reference.gaussian(sigma, size), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("sigma", [0.0, -0.0, 1e-3, 1e-30])
+def test_vanishing_sigma_is_the_identity(sigma):
+    identity = np.zeros((3, 3))
+    identity[1, 1] = 1
+    np.testing.assert_array_equal(lgnn.gaussian_kernel(sigma), identity)
+    np.testing.assert_array_equal(jax.jit(lgnn.gaussian_kernel)(sigma), identity)
+
+
+@pytest.mark.parametrize("sigma", [-0.1, float("nan"), float("inf")])
+def test_bad_sigma(sigma):
+    with pytest.raises(ValueError, match="sigma must be a finite number"):
+        lgnn.gaussian_kernel(sigma)
+
+
+@pytest.mark.parametrize("size", [0, 2, 4, -3])
+def test_bad_size(size):
+    with pytest.raises(ValueError, match=f"odd and positive.*got {size}"):
+        lgnn.gaussian_kernel(0.5, size)
