@@ -23,8 +23,12 @@ class Checkpoints:
         )
 
     def save(self, step: int, state: Any) -> None:
-        """Saves a tree of arrays under a step's number; returns before it is on disk."""
-        self._manager.save(step, args=ocp.args.StandardSave(state))
+        """Saves a tree of arrays, the same in all processes, under a step's number.
+
+        Returns before it is on disk. Every process must call it; the first one writes.
+        """
+        # As numpy arrays: orbax refuses what pmap returns where there are several processes.
+        self._manager.save(step, args=ocp.args.StandardSave(jax.device_get(state)))
 
     def restore(self, target: Any) -> Any:
         """Returns the newest checkpoint, with the structure, shapes and dtypes of `target`."""

@@ -196,6 +196,7 @@ def augment(
 
 def standardize(images: jax.Array, mean: jax.Array, deviation: jax.Array) -> jax.Array:
     """Returns `(images - mean) / deviation` as float32, by channel."""
+    mean, deviation = (jnp.reshape(x, (1, 1, 1, -1)) for x in (mean, deviation))
     return (images.astype(jnp.float32) - mean) / deviation
 
 

@@ -1,14 +1,45 @@
-"""Eight virtual CPU devices in every test run, and no implicit promotion of dtypes or ranks."""
+"""Eight virtual CPU devices in every test run, no promotion of ranks, and data of all tests."""
 
 import os
-from pathlib import Path
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
+# The networks are tiny, and most of a test's time is compilation: optimised code would take twice as
+# long to compile and save nothing.
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import numpy as np
 import pytest
 
+from lgnn_jax.config import Config, Data, Model, Optimizer
+from lgnn_jax.data import Dataset
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def tiny_config() -> Config:
+    """A VGG-11 of 4 to 32 channels and batches of 16; two epochs of six steps on `tiny_dataset`."""
+    return Config(
+        name="tiny",
+        epochs=2,
+        batch_size=16,
+        checkpoint_every=1,
+        model=Model("vgg11", width=1 / 16),
+        data=Data("random"),
+        optimizer=Optimizer(decay_epochs=(1,)),
+    )
+
+
+@pytest.fixture
+def tiny_dataset() -> Dataset:
+    """Random images, brighter from class to class: 100 to train on and 21 to test."""
+    rng = np.random.default_rng(0)
+
+    def split(count):
+        labels = np.arange(count, dtype=np.int32) % 5
+        images = rng.integers(0, 100, (count, 32, 32, 3)) + 30 * labels[:, None, None, None]
+        return images.astype(np.uint8), labels
+
+    return Dataset("random", *split(100), *split(21), tuple("abcde"))

@@ -1,0 +1,176 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from lgnn_jax import data, optimizer
+from lgnn_jax.config import Data, Optimizer
+from lgnn_jax.session import Session
+from lgnn_jax.train import Metrics, init_state, make_train_step
+
+BLOCKS = [(4,), (8,), (16, 16), (32, 32), (32, 32)]
+
+
+def _assert_close(actual, expected, rtol, atol):
+    jax.tree.map(
+        lambda a, e: np.testing.assert_allclose(a, e, rtol=rtol, atol=atol), actual, expected
+    )
+
+
+@pytest.mark.parametrize("variant", ["baseline", "constant", "decreasing"])
+def test_two_steps_equal_a_float64_computation(tiny_config, tiny_dataset, variant):
+    """Loss and parameters of a step: forward, backward, filter, decay, momentum, schedules."""
+    config = dataclasses.replace(
+        tiny_config,
+        variant=variant,
+        epochs=2,
+        data=Data("random", pad=0, flip=False),
+        optimizer=Optimizer(learning_rate=0.1, decay_epochs=(1,), weight_decay=0.01),
+    )
+    session = Session(config, tiny_dataset, devices=jax.devices()[:1])
+    mean, deviation = data.statistics(tiny_dataset.train_images)
+    tx = optimizer.build_optimizer(config, session.plan.shapes, steps_per_epoch=1)
+    model = session.plan.model.clone(axis_name=None)
+    step = jax.jit(
+        make_train_step(model, tx, config, steps_per_epoch=1, mean=mean, deviation=deviation)
+    )
+    state = init_state(model, tx, (32, 32, 3), seed=0)
+    images, labels = tiny_dataset.train_images, tiny_dataset.train_labels
+
+    params, stats = jax.device_get((state.params, state.batch_stats))
+    buffers = jax.tree.map(np.zeros_like, params)
+    sigmas = {"baseline": (0, 0), "constant": (0.5, 0.5), "decreasing": (0.5, 0.25)}[variant]
+    maps = {4: (2, 2), 8: (4, 2), 16: (4, 4), 32: (8, 4)}
+    for epoch, sigma in enumerate(sigmas):
+        indices = np.arange(16) + 16 * epoch
+        state, metrics = step(state, images, labels, indices)
+
+        x = (images[indices] - np.asarray(mean, np.float64)) / deviation
+        loss, logits, gradients, stats = reference.vgg_loss_and_gradients(
+            params, stats, x, labels[indices], BLOCKS
+        )
+        gradients = jax.tree.map(
+            lambda g, sigma=sigma: (
+                reference.low_pass(g, maps[g.shape[-1]], sigma) if g.ndim == 4 else g
+            ),
+            gradients,
+        )
+        params, buffers = reference.sgd_step(
+            params, buffers, gradients, 0.1 * 0.2**epoch, momentum=0.9, weight_decay=0.01
+        )
+        assert float(metrics.loss) == pytest.approx(loss, rel=1e-4)
+        assert float(metrics.accuracy) == (logits.argmax(-1) == labels[indices]).mean()
+        _assert_close(state.params, params, rtol=1e-3, atol=2e-5)
+        _assert_close(state.batch_stats, stats, rtol=1e-3, atol=2e-5)
+    assert state.step == 2
+
+
+@pytest.mark.parametrize("network", ["vgg11", "wrn10_1"])
+def test_eight_devices_equal_one(tiny_config, tiny_dataset, network):
+    """20 steps, augmentation on; batch statistics and gradients are those of the whole batch.
+
+    The learning rate is small because training amplifies rounding: at 0.01, initial weights that differ
+    by 1e-7 led one device's parameters 1e-2 apart in 20 steps.
+    """
+    width = {"vgg11": 1 / 16, "wrn10_1": 1 / 4}[network]
+    model = dataclasses.replace(tiny_config.model, name=network, width=width, dropout=0.0)
+    config = dataclasses.replace(
+        tiny_config,
+        model=model,
+        epochs=4,
+        optimizer=Optimizer(learning_rate=0.001, decay_epochs=()),
+    )
+    results = []
+    for devices in (jax.devices()[:1], jax.devices()[:8]):
+        session = Session(config, tiny_dataset, devices=devices)
+        state = session.place(session.initial_state)
+        rows = np.concatenate([session.epoch_order(epoch) for epoch in range(4)])[:20]
+        for indices in rows:
+            state, metrics = session.train_step(state, indices)
+            jax.block_until_ready(metrics)
+        tested = session.evaluate(state)
+        results.append(jax.device_get((state.params, state.batch_stats, metrics, tested)))
+    one, eight = results
+    _assert_close(eight, one, rtol=1e-4, atol=1e-5)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), one[0], session.initial_state.params)
+    assert max(jax.tree.leaves(moved)) > 1e-3
+
+
+def test_metrics_are_means_over_the_epoch_so_far(tiny_config, tiny_dataset):
+    session = Session(tiny_config, tiny_dataset, devices=jax.devices()[:2])
+    state = session.place(session.initial_state)
+    seen = []
+    for indices in np.concatenate([session.epoch_order(0), session.epoch_order(1)[:2]]):
+        before = np.asarray(state.sums) * (int(state.step) % 6 != 0)
+        state, metrics = session.train_step(state, indices)
+        step_in_epoch = (int(state.step) - 1) % 6 + 1
+        sums = np.asarray(state.sums)
+        assert (sums - before)[1] == round((sums - before)[1])  # whole images
+        np.testing.assert_allclose(np.asarray(metrics), sums / (16 * step_in_epoch), rtol=1e-6)
+        seen.append(sums[1])
+    assert seen[6] <= 16  # the second epoch begins anew
+
+
+def test_every_test_image_counts_exactly_once(tiny_config, tiny_dataset):
+    """21 images in batches of 16 over 1, 4 and 8 devices, against a plain evaluation."""
+    results = []
+    for count in (1, 4, 8):
+        session = Session(tiny_config, tiny_dataset, devices=jax.devices()[:count])
+        results.append(session.evaluate(session.place(session.initial_state)))
+    state = session.initial_state
+    mean, deviation = data.statistics(tiny_dataset.train_images)
+    logits = session.plan.model.apply(
+        {"params": state.params, "batch_stats": state.batch_stats},
+        data.standardize(jnp.asarray(tiny_dataset.test_images), mean, deviation),
+    )
+    labels = tiny_dataset.test_labels
+    log_probabilities = jax.nn.log_softmax(np.asarray(logits))
+    expected = Metrics(
+        -log_probabilities[np.arange(21), labels].mean(), (logits.argmax(-1) == labels).mean()
+    )
+    for result in results:
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+def test_randomness_is_a_function_of_seed_and_step(tiny_config, tiny_dataset):
+    def session(seed):
+        config = dataclasses.replace(tiny_config, seed=seed)
+        return Session(config, tiny_dataset, devices=jax.devices()[:1])
+
+    def loss(session, **changes):
+        state = session.place(session.initial_state.replace(**changes))
+        return float(session.train_step(state, np.arange(16, dtype=np.int32)[None])[1].loss)
+
+    first, second = session(1), session(2)
+    assert loss(first) == loss(first)
+    assert loss(first) != loss(first, step=jnp.asarray(6))  # other crops of the same images
+    same_weights = {"params": first.initial_state.params}
+    assert loss(first) != loss(second, **same_weights)
+    assert first.init_sha256 != second.init_sha256
+    assert (first.epoch_order(0) != second.epoch_order(0)).any()
+
+
+@pytest.mark.parametrize(
+    "name", ["vgg11_cifar100", "vgg19_cifar100", "wrn16_8_cifar100", "wrn28_10_cifar100"]
+)
+def test_one_real_step_of_the_papers_networks(name):
+    from lgnn_jax.cli import load_config
+
+    config = dataclasses.replace(load_config(name), batch_size=4)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 32, 32, 3), np.uint8)
+    labels = np.arange(4, dtype=np.int32)
+    dataset = data.Dataset("random", images, labels, images, labels, tuple(map(str, range(100))))
+    session = Session(config, dataset, devices=jax.devices()[:1])
+    state, metrics = session.train_step(
+        session.place(session.initial_state), session.epoch_order(0)[0]
+    )
+    assert 3 < float(metrics.loss) < 7  # near log(100) = 4.6: nothing is learned yet
+    moved = jax.tree.map(
+        lambda a, b: bool(np.any(a != b)), state.params, session.initial_state.params
+    )
+    assert all(jax.tree.leaves(moved["head"]))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state)))
