@@ -1,4 +1,4 @@
-"""A small VGG on handwritten digits: two minutes on a laptop's CPU, no download.
+"""A small VGG on handwritten digits: a minute or two on a CPU, no download.
 
 lgnn train
 """
@@ -7,10 +7,10 @@ from lgnn_jax.config import Config, Data, Model, Optimizer
 
 config = Config(
     name="quickstart",
-    epochs=12,
+    epochs=40,
     batch_size=64,
-    checkpoint_every=4,
+    checkpoint_every=10,
     model=Model("vgg11", width=0.25),
     data=Data("digits", flip=False),
-    optimizer=Optimizer(learning_rate=0.05, decay_epochs=(6, 9, 11), weight_decay=5e-3),
+    optimizer=Optimizer(decay_epochs=(20, 30, 36), weight_decay=5e-3),
 )

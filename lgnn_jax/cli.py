@@ -112,12 +112,15 @@ def _parse(argv: list[str]) -> Train | Evaluate | Configs:
     train = Annotated[Train, tyro.conf.subcommand("train", default=Train(default))]
     evaluate = Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     configs = Annotated[Configs, tyro.conf.subcommand("configs")]
-    return tyro.cli(
-        tyro.conf.OmitSubcommandPrefixes[train | evaluate | configs],
-        args=argv,
-        prog="lgnn",
-        description="Neural networks whose neurons organise themselves on a map.",
-    )
+    try:
+        return tyro.cli(
+            tyro.conf.OmitSubcommandPrefixes[train | evaluate | configs],
+            args=argv,
+            prog="lgnn",
+            description="Neural networks whose neurons organise themselves on a map.",
+        )
+    except ValueError as error:  # from a config's own checks; tyro reports those of a section
+        raise UsageError(str(error)) from error
 
 
 def _train(command: Train) -> None:

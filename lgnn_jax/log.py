@@ -71,7 +71,7 @@ class Log:
             self._bar.start()
 
     def seconds(self) -> float:
-        """Returns the time since the run began, without pauses before a resume."""
+        """Returns the time of training and testing, without pauses before a resume."""
         return time.perf_counter() - self._started
 
     def progress(self, step: int, metrics: Any) -> None:
@@ -89,21 +89,24 @@ class Log:
         )
 
     def record(self, **values: Any) -> None:
-        """Writes a line of metrics.jsonl, with the run's seconds; shows it if it ends an epoch."""
+        """Writes a line of metrics.jsonl, with the run's seconds; shows each test, by epoch."""
         values["seconds"] = round(self.seconds(), 3)
         self.records.append(values)
         if self._file is not None:
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
-        step, epoch = values["step"], values["epoch"] + 1
-        if step % self._steps_per_epoch == 0:
-            left = (self._total_steps - step) * values["seconds"] / step
-            self.say(
-                f"epoch {epoch:>3}/{self._total_steps // self._steps_per_epoch}  step {step:>6}  "
-                f"{values['split']:<5}  loss {values['loss']:.4f}  "
-                f"accuracy {values['accuracy']:6.2%}  {values['images_per_second']:>7,.0f} images/s"
-                + (f"  {_duration(left)} left" if values["split"] == "test" and left else "")
-            )
+        if values["split"] == "test":
+            self._say_epoch(self.records[-2], values)
+
+    def _say_epoch(self, trained: dict[str, Any], tested: dict[str, Any]) -> None:
+        step, epochs = tested["step"], self._total_steps // self._steps_per_epoch
+        left = (self._total_steps - step) * tested["seconds"] / step
+        self.say(
+            f"epoch {tested['epoch'] + 1:>{len(str(epochs))}}/{epochs}"
+            f"  loss {trained['loss']:.4f}  accuracy {trained['accuracy']:.2%}"
+            f"  test {tested['accuracy']:.2%}  {trained['images_per_second']:,.0f} images/s"
+            + (f"  {_duration(left)} left" if left else "")
+        )
 
     def say(self, text: str) -> None:
         """Prints a line, above the bar if there is one."""

@@ -95,22 +95,26 @@ def run(
         state = checkpoints.restore(state)
     state = session.place(state)
     first_step = int(state.step)
+    compile_seconds = 0.0
+    if first_step < config.epochs * steps_per_epoch:
+        with log.console.status("compiling"):
+            compile_seconds = session.compile()
+        log.say(f"compiled in {compile_seconds:.1f} s")
     log.start(
         run_dir / METRICS if is_main else None,
         total_steps=config.epochs * steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
         step=first_step,
     )
-    compile_seconds = session.compile()
-    log.say(f"compiled in {compile_seconds:.1f} s")
     schedules = {
         "learning_rate": optimizer.learning_rate(config, steps_per_epoch),
         "sigma": optimizer.sigma(config, steps_per_epoch),
     }
 
     def record(step, epoch, split, metrics, images_per_second):
-        # Schedules are evaluated where they were applied: at the count before the update.
-        values = {name: float(schedule(step - 1)) for name, schedule in schedules.items()}
+        # Schedules are evaluated where they were applied: at the count before the update. They are
+        # float32: digits beyond the seventh are noise.
+        values = {name: float(f"{schedule(step - 1):.7g}") for name, schedule in schedules.items()}
         log.record(
             step=step,
             epoch=epoch,
@@ -140,7 +144,7 @@ def run(
         "best_test_accuracy": max(r["accuracy"] for r in tested),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "init_sha256": session.init_sha256,
-        "wall_seconds": round(log.seconds(), 1),
+        "wall_seconds": round(compile_seconds + log.seconds(), 1),
         "compile_seconds": round(compile_seconds, 1),
         "devices": [device.device_kind for device in session.devices],
         "versions": {
@@ -186,4 +190,5 @@ def _train_epoch(session, state, epoch, log, record):
             rate = (i + 1 - window_first) * config.batch_size / (now - window_started)
             window_started, window_first = now, i + 1
             record(epoch * steps + i + 1, epoch, "train", jax.device_get(metrics), rate)
+    log.progress(*jax.device_get(pending))
     return state

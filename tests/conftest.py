@@ -2,8 +2,8 @@
 
 import os
 
-# The networks are tiny, and most of a test's time is compilation: optimised code would take twice as
-# long to compile and save nothing.
+# The networks are tiny, and most of a test's time is compilation: optimised code would take twice
+# as long to compile and save nothing.
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ["JAX_PLATFORMS"] = "cpu"

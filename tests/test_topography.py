@@ -46,7 +46,7 @@ def test_hand_solved_map():
     kernel = np.array([[1.0, 1, -1, -1], [-1, -1, 1, 1]])
     figure = neighbour_correlation(kernel, (2, 2), shuffles=500)
     assert figure.value == pytest.approx(0)
-    # Of the three ways to pair four filters off diagonally, one joins the equals: -1, and two do not: 0.
+    # Equals on a diagonal, one case of three: all neighbours differ. Else half of them do.
     assert set(figure.shuffled.round(9)) == {-1.0, 0.0}
     assert figure.shuffled.mean() == pytest.approx(-1 / 3, abs=0.08)
 

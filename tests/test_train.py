@@ -72,8 +72,8 @@ def test_two_steps_equal_a_float64_computation(tiny_config, tiny_dataset, varian
 def test_eight_devices_equal_one(tiny_config, tiny_dataset, network):
     """20 steps, augmentation on; batch statistics and gradients are those of the whole batch.
 
-    The learning rate is small because training amplifies rounding: at 0.01, initial weights that differ
-    by 1e-7 led one device's parameters 1e-2 apart in 20 steps.
+    The learning rate is small because training amplifies rounding: at 0.01, on one device, initial
+    weights that differed by 1e-7 led to parameters 1e-2 apart in 20 steps.
     """
     width = {"vgg11": 1 / 16, "wrn10_1": 1 / 4}[network]
     model = dataclasses.replace(tiny_config.model, name=network, width=width, dropout=0.0)

@@ -1,0 +1,198 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from lgnn_jax import cli
+
+TINY = """
+from lgnn_jax.config import Config, Data, Model, Optimizer
+
+config = Config(
+    name="tiny",
+    epochs=1,
+    batch_size=16,
+    model=Model("vgg11", width=1 / 16),
+    data=Data("digits", train_images=160, flip=False),
+    optimizer=Optimizer(learning_rate=0.01, decay_epochs=()),
+)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working directory with tiny.py in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "tiny.py").write_text(TINY)
+    return tmp_path
+
+
+def _fails(capsys, *argv):
+    """Runs a command that must fail; returns what it says on standard error."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([*argv])
+    assert exit_.value.code not in (0, None)
+    return " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_configs(capsys):
+    cli.main(["configs"])
+    out = capsys.readouterr().out
+    for name in ("quickstart", "vgg11_cifar10_small", "wrn28_10_cifar100"):
+        assert name in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "steps", "layer"),
+    [
+        ("vgg11_cifar100", "9,277,284", "39,000", "conv5_2/kernel"),
+        ("vgg19_cifar100", "20,086,692", "78,000", "conv5_4/kernel"),
+        ("wrn16_8_cifar100", "11,007,540", "78,000", "group3_block2/conv2/kernel"),
+        ("wrn28_10_cifar100", "36,536,884", "78,000", "group3_block4/conv2/kernel"),
+    ],
+)
+def test_dry_run_prints_the_plan_and_writes_nothing(folder, capsys, name, parameters, steps, layer):
+    before = sorted(folder.rglob("*"))
+    cli.main(["train", "--config", name, "--data-dir", str(folder / "none"), "--dry-run"])
+    out = capsys.readouterr().out
+    assert f"{parameters} parameters" in out
+    assert f"{steps} steps in all" in out
+    side = {"vgg": "32x16", "wrn16_8": "32x16", "wrn28_10": "32x20"}
+    expected = next(dims for prefix, dims in side.items() if name.startswith(prefix))
+    line = next(line for line in out.splitlines() if line.strip().startswith(layer))
+    assert line.split()[-1] == expected
+    assert f'"name": "{name}"' in out
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_dry_run_shows_what_flags_change(folder, capsys):
+    cli.main(
+        ["train", "--dry-run", "--variant", "baseline", "--model.width", "0.5", "--epochs", "3"]
+    )
+    out = capsys.readouterr().out
+    assert '"variant": "baseline"' in out
+    assert '"width": 0.5' in out
+    assert "66 steps in all" in out
+    assert "4x4" not in out
+
+
+def test_train_evaluate_and_run_again(folder, capsys):
+    cli.main(["train", "--config", "tiny.py", "--seed", "3", "--epochs", "2"])
+    out = capsys.readouterr().out
+    assert "160 images of digits" in out
+    assert "compiled in" in out
+    assert "epoch 2/2" in out
+    assert "conv5_2" in out
+    assert "neighbours" in out
+    summary = json.loads((folder / "runs" / "tiny" / "summary.json").read_text())
+    assert summary["seed"] == 3
+    assert f"test accuracy {summary['test_accuracy']:.2%}" in out
+
+    cli.main(["evaluate", "runs/tiny"])
+    out = capsys.readouterr().out
+    assert f"step 20: test accuracy {summary['test_accuracy']:.2%}" in out
+    assert "360 images" in out
+
+    before = (folder / "runs" / "tiny" / "metrics.jsonl").read_text()
+    said = _fails(capsys, "train", "--config", "tiny.py")
+    assert said == (
+        "lgnn: runs/tiny already holds a run: pass --resume to go on with it, or name another "
+        "place with --run-dir."
+    )
+    said = _fails(
+        capsys, "train", "--config", "tiny.py", "--resume", "--seed", "4", "--epochs", "2"
+    )
+    assert said == "lgnn: cannot resume runs/tiny with another seed: it was begun with 3, not 4."
+    cli.main(["train", "--run-dir", "runs/tiny", "--resume"])
+    assert (folder / "runs" / "tiny" / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "--config", "vgg11_cifar10"], "no config 'vgg11_cifar10'; did you mean"),
+        (["train", "--config", "absent.py"], "no config 'absent.py'"),
+        (["train", "--config", "broken.py"], "broken.py: NameError: name 'confg' is not defined"),
+        (["train", "--config", "empty.py"], "empty.py must define `config`"),
+        (["train", "--epoch", "3"], "--epochs"),
+        (["train", "--variant", "none"], "none"),
+        (["train", "--som.sigma", "-1"], "som.sigma: sigma must be a finite number"),
+        (["train", "--som.kernel-size", "4"], "som.kernel_size: kernel_size must be odd"),
+        (["train", "--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["train", "--batch-size", "12"], "batch_size 12 is not divisible by the 8 devices"),
+        (["train", "--model.name", "vgg12"], "unknown network 'vgg12'"),
+        (["train", "--data.name", "cifar1O"], "unknown data set 'cifar1O'; did you mean 'cifar10'"),
+        (["train", "--data.name", "svhn_cropped", "--data-dir", "no"], "is not prepared at"),
+        (["train", "--resume"], "runs/quickstart holds no run"),
+        (["train", "--resume", "--run-dir", "no"], "no holds no run"),
+        (["evaluate", "no"], "no holds no run: there is no no/config.json"),
+        (["train", "--som.table", "conv1_1/kernel", "3", "3"], "(3, 3) hold 9 neurons, but"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(folder, capsys, argv, message):
+    (folder / "broken.py").write_text("config = confg")
+    (folder / "empty.py").write_text("")
+    said = _fails(capsys, *argv)
+    assert message in said
+    assert "Traceback" not in said
+    assert not (folder / "runs").exists()
+
+
+def _lgnn(*argv, devices, **options):
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    return subprocess.Popen(
+        [sys.executable, "-c", "from lgnn_jax.cli import main; main()", *argv],
+        env=os.environ | {"XLA_FLAGS": flags},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def test_two_processes_equal_one(folder):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        _lgnn(
+            *("train", "--config", "tiny.py", "--run-dir", "two"),
+            *("--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process", str(i)),
+            devices=2,
+        )
+        for i in range(2)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "test accuracy" in outputs[0]
+    assert "test accuracy" not in outputs[1]  # one process speaks
+    single = _lgnn("train", "--config", "tiny.py", "--run-dir", "one", devices=4)
+    output = single.communicate(timeout=300)[0]
+    assert single.returncode == 0, output
+
+    one, two = (
+        [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    assert len(one) == len(two) == 2
+    for a, b in zip(one, two, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        assert a["accuracy"] == b["accuracy"]
+    again = _lgnn("evaluate", "two", devices=1)
+    output = again.communicate(timeout=300)[0]
+    assert f"accuracy {two[-1]['accuracy']:.2%}" in output
+
+
+def test_help_fits_80_columns(folder, capsys):
+    for argv in (["--help"], ["train", "--help"], ["evaluate", "--help"]):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(argv)
+        assert exit_.value.code == 0
+        out = capsys.readouterr().out
+        assert out
+        assert max(map(len, out.splitlines())) <= 80

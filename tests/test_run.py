@@ -1,0 +1,141 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from lgnn_jax import run as run_lib
+from lgnn_jax.log import Log
+from lgnn_jax.session import RunError, Session
+
+
+def _run(config, dataset, run_dir, resume=False):
+    with Log() as log:
+        summary, _, state = run_lib.run(config, dataset, run_dir, log, resume=resume)
+    return summary, jax.device_get(state)
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    devices = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+
+
+def _records(run_dir):
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.usefixtures("one_device")
+def test_run_directory(tiny_config, tiny_dataset, tmp_path):
+    config = dataclasses.replace(tiny_config, variant="decreasing", log_every=4)
+    summary, state = _run(config, tiny_dataset, tmp_path / "run")
+    assert run_lib.load_config(tmp_path / "run") == config
+    records = _records(tmp_path / "run")
+    assert [(r["step"], r["epoch"], r["split"]) for r in records] == [
+        (4, 0, "train"),
+        (6, 0, "train"),
+        (6, 0, "test"),
+        (10, 1, "train"),
+        (12, 1, "train"),
+        (12, 1, "test"),
+    ]
+    for record in records:
+        assert record["sigma"] == 0.5 * (1 - record["epoch"] / 2)
+        assert record["learning_rate"] == pytest.approx(0.1 * 0.2 ** record["epoch"])
+        assert record["loss"] > 0
+        assert 0 <= record["accuracy"] <= 1
+        assert record["images_per_second"] > 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+    assert summary["test_accuracy"] == records[-1]["accuracy"]
+    assert summary["best_test_accuracy"] == max(records[2]["accuracy"], records[5]["accuracy"])
+    assert summary["seed"] == 0
+    assert summary["variant"] == "decreasing"
+    assert summary["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert summary["init_sha256"] == Session(config, tiny_dataset).init_sha256
+    assert set(summary["versions"]) == {"python", "lgnn_jax", "jax", "flax", "optax", "numpy"}
+
+    session, restored = run_lib.restore(config, tiny_dataset, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), state)
+    assert session.evaluate(restored).accuracy == summary["test_accuracy"]
+
+
+@pytest.mark.usefixtures("one_device")
+def test_an_interrupted_run_resumes_to_the_same_bits(
+    tiny_config, tiny_dataset, tmp_path, monkeypatch
+):
+    config = dataclasses.replace(tiny_config, epochs=3, variant="decreasing")
+    _, straight = _run(config, tiny_dataset, tmp_path / "straight")
+
+    evaluate, calls = Session.evaluate, []
+
+    def interrupted(self, state):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(self, state)
+
+    monkeypatch.setattr(Session, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _run(config, tiny_dataset, tmp_path / "cut")
+    monkeypatch.setattr(Session, "evaluate", evaluate)
+    assert _records(tmp_path / "cut")[-1]["step"] == 12  # beyond the checkpoint, at step 6
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 12, "ep')  # a torn line
+    _, resumed = _run(config, tiny_dataset, tmp_path / "cut", resume=True)
+
+    jax.tree.map(np.testing.assert_array_equal, resumed, straight)
+    fields = ("step", "epoch", "split", "loss", "accuracy", "learning_rate", "sigma")
+    records = [
+        [[r[field] for field in fields] for r in _records(tmp_path / name)]
+        for name in ("straight", "cut")
+    ]
+    assert records[0] == records[1]
+
+    finished, state = _run(config, tiny_dataset, tmp_path / "cut", resume=True)
+    jax.tree.map(np.testing.assert_array_equal, state, straight)
+    assert finished["test_accuracy"] == records[0][-1][4]
+
+
+def test_run_directories_that_do_not_fit(tiny_config, tmp_path):
+    run_dir = tmp_path / "run"
+    with pytest.raises(RunError, match=r"holds no run: there is no .*config\.json"):
+        run_lib.check_run_dir(run_dir, tiny_config, resume=True)
+    run_lib.check_run_dir(run_dir, tiny_config, resume=False)
+    run_dir.mkdir()
+    (run_dir / "config.json").write_text(run_lib.to_json(tiny_config))
+    with pytest.raises(RunError, match="already holds a run: pass --resume"):
+        run_lib.check_run_dir(run_dir, tiny_config, resume=False)
+    with pytest.raises(RunError, match=r"nothing to resume: .* holds no checkpoint"):
+        run_lib.check_run_dir(run_dir, tiny_config, resume=True)
+    other = dataclasses.replace(tiny_config, seed=5)
+    with pytest.raises(RunError, match="another seed: it was begun with 0, not 5"):
+        run_lib.check_run_dir(run_dir, other, resume=True)
+    (run_dir / "config.json").write_text('{"epoch": 3}')
+    with pytest.raises(RunError, match=r"config\.json: unknown field 'epoch'"):
+        run_lib.load_config(run_dir)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 12}, "batch_size 12 is not divisible by the 8 devices"),
+        ({"batch_size": 128}, "batch_size 128 exceeds the 100 training images"),
+        ({"data.pad": 32}, "data.pad must be less than the sides of 32x32 images, got 32"),
+        ({"model.name": "vgg12"}, "unknown network 'vgg12'"),
+        (
+            {"som.table": {"conv1_1/kernel": (3, 3)}},
+            r"\(3, 3\) hold 9 neurons, but 'conv1_1/kernel'",
+        ),
+    ],
+)
+def test_configs_that_do_not_fit_the_images(tiny_config, tiny_dataset, changes, message):
+    config = tiny_config
+    for name, value in changes.items():
+        section, _, field = name.rpartition(".")
+        if section:
+            value = dataclasses.replace(getattr(config, section), **{field: value})
+        config = dataclasses.replace(config, **{section or field: value})
+    with pytest.raises(RunError, match=message):
+        Session(config, tiny_dataset)
