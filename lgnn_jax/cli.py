@@ -72,6 +72,9 @@ def main(argv: list[str] | None = None) -> None:
     except (UsageError, DataError, RunError) as error:
         print(f"lgnn: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("lgnn: interrupted; --resume goes on from the newest checkpoint", file=sys.stderr)
+        sys.exit(130)
 
 
 def load_config(name_or_file: str) -> Config:

@@ -67,13 +67,13 @@ class Optimizer:
     """SGD with momentum (not Nesterov) and weight decay on all parameters."""
 
     learning_rate: float = 0.1
-    """Of the first epoch."""
+    """Learning rate of the first epoch."""
     decay_epochs: tuple[int, ...] = (60, 120, 160)
     """Epochs at whose start the learning rate is multiplied by decay_factor."""
     decay_factor: float = 0.2
-    """See decay_epochs."""
+    """Factor on the learning rate, at each of decay_epochs."""
     momentum: float = 0.9
-    """In [0, 1)."""
+    """Share of the last update that is kept, in [0, 1)."""
     weight_decay: float = 5e-4
     """Added to the filtered gradient, as PyTorch's SGD does."""
 
@@ -125,11 +125,11 @@ class Config:
     """A whole run."""
 
     name: str = "run"
-    """Of the run directory; letters, digits, '.', '_' and '-'."""
+    """Name of the run directory; letters, digits, '.', '_' and '-'."""
     variant: Variant = "constant"
     """baseline: no filter; constant: sigma stays; decreasing: sigma falls by epoch to 0 (eq. 4)."""
     seed: int = 0
-    """Of the initial weights, the order of the images, augmentation and dropout."""
+    """Seed of the initial weights, the order of the images, augmentation and dropout."""
     epochs: int = 200
     """Passes over the training images."""
     batch_size: int = 128

@@ -57,10 +57,13 @@ def low_pass(
 
     Example:
       >>> import jax.numpy as jnp
+      >>> import numpy as np
       >>> from lgnn_jax.som import gaussian_taps
       >>> impulse = jnp.zeros((1, 9)).at[0, 4].set(1.0)
-      >>> low_pass(impulse, (3, 3), gaussian_taps(0.5)).reshape(3, 3).round(3)[1].tolist()
-      [0.08399999886751175, 0.6190000176429749, 0.08399999886751175]
+      >>> print(np.asarray(low_pass(impulse, (3, 3), gaussian_taps(0.5))).reshape(3, 3).round(3))
+      [[0.011 0.084 0.011]
+       [0.084 0.619 0.084]
+       [0.011 0.084 0.011]]
     """
     check_choice("padding", padding, Padding)
     check_choice("method", method, Method)

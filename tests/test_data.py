@@ -9,17 +9,13 @@ import pytest
 from lgnn_jax import data
 from lgnn_jax.data import DataError, Dataset
 
-# A folder of prepared data sets, with cifar10 in it.
-CIFAR = Path(os.environ.get("TFDS_DATA_DIR", Path.home() / "tensorflow_datasets"))
-SHARED = Path(__file__).parents[2] / "shared" / "tensorflow_datasets"
-
 
 @pytest.fixture(scope="module")
 def cifar_dir():
-    folders = [f for f in (CIFAR, SHARED) if (f / "cifar10").is_dir()]
-    if not folders:
-        pytest.skip("no prepared copy of CIFAR-10; name its folder in TFDS_DATA_DIR")
-    return folders[0]
+    folder = Path(os.environ.get("TFDS_DATA_DIR", Path.home() / "tensorflow_datasets"))
+    if not (folder / "cifar10").is_dir():
+        pytest.skip(f"no prepared copy of CIFAR-10 in {folder}; name another in TFDS_DATA_DIR")
+    return folder
 
 
 def test_digits():
