@@ -70,7 +70,7 @@ def low_pass(
     axis = neuron_axis % x.ndim
     if prod(dims) != x.shape[axis]:
         raise ValueError(f"dims {dims} do not fit axis {axis} of an array of shape {x.shape}.")
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
     view = x.reshape(prod(x.shape[:axis]), *dims, prod(x.shape[axis + 1 :])).astype(dtype)
     filtered = _FORMS[method](view, jnp.asarray(taps, dtype), padding)
     return filtered.astype(x.dtype).reshape(x.shape)

@@ -55,8 +55,8 @@ def decreasing_sigma(sigma: float = 0.5, *, steps_per_epoch: int, epochs: int) -
     _check_at_least_one("epochs", epochs)
 
     def schedule(step):
-        epoch = jnp.minimum(step // steps_per_epoch, epochs)
-        return (sigma * (epochs - epoch) / epochs).astype(jnp.float32)
+        epoch = jnp.minimum(jnp.asarray(step) // steps_per_epoch, epochs)
+        return sigma * (epochs - epoch).astype(jnp.float32) / epochs
 
     return schedule
 

@@ -134,7 +134,8 @@ def make_train_step(
             opt_state=opt_state,
             sums=sums,
         )
-        return state, Metrics(*(sums / ((steps_before + 1) * images_a_step)))
+        images_so_far = ((steps_before + 1) * images_a_step).astype(jnp.float32)
+        return state, Metrics(*(sums / images_so_far))
 
     return train_step
 
@@ -154,7 +155,9 @@ def make_eval_step(
         y = labels[indices]
         logits = model.apply({"params": params, "batch_stats": batch_stats}, x, train=False)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-        sums = jnp.stack([weights @ losses, weights @ (logits.argmax(-1) == y)])
+        sums = jnp.stack(
+            [weights @ losses, weights @ (logits.argmax(-1) == y).astype(weights.dtype)]
+        )
         return sums if axis_name is None else lax.psum(sums, axis_name)
 
     return eval_step

@@ -19,6 +19,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture
+def strict_dtypes():
+    """No promotion of dtypes; not for whole runs, for neither Flax nor optax does without."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
 def tiny_config() -> Config:
     """A VGG-11 of 4 to 32 channels and batches of 16; two epochs of six steps on `tiny_dataset`."""
     return Config(

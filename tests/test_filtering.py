@@ -9,6 +9,8 @@ import reference
 from lgnn_jax.filtering import low_pass
 from lgnn_jax.som import gaussian_taps
 
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
 METHODS = ("conv", "separable", "matmul", "auto")
 SHAPES = [
     ((5, 4, 12), (4, 3)),

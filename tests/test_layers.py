@@ -7,6 +7,8 @@ from jax import lax
 
 from lgnn_jax.models import layers
 
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
 # batch, height, width, c_in, c_out, window, stride
 CONVOLUTIONS = [
     (2, 32, 32, 3, 16, 3, 1),  # first layer: patches

@@ -4,6 +4,8 @@ import pytest
 
 import lgnn_jax as lgnn
 
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
 
 def test_decreasing_sigma_is_equation_4():
     steps_per_epoch, epochs = 7, 5

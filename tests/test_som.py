@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 import lgnn_jax as lgnn
 from lgnn_jax import som
 
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
 
 @pytest.mark.parametrize(
     ("c_out", "dims"),

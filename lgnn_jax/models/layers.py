@@ -182,7 +182,7 @@ def _patches(x, kernel, strides, padding):
     product = jnp.matmul(
         patches.reshape(-1, patches.shape[-1]),
         kernel.reshape(-1, c_out),
-        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+        preferred_element_type=x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32,
     )
     return product.astype(x.dtype).reshape(x.shape[0], height, width, c_out)
 
