@@ -50,8 +50,8 @@ def transform(
         schedule from the step to it, such as `lgnn_jax.decreasing_sigma`.
       kernel_size: side of the window in map units, odd.
       padding: what lies beyond the map's edge: "replicate", "wrap" (a torus) or "zero".
-      method: "conv" (`jax.lax` convolution, the reference), "separable", "matmul", or "auto", the
-        fastest measured on the platform. All agree to float32 rounding.
+      method: "conv" (`jax.lax` convolution, the reference), "separable", "banded", "matmul", or
+        "auto", the fastest measured on the platform. All agree to float32 rounding.
       neuron_axis: the axis of a kernel that counts its neurons: -1 for `(spatial..., c_in, c_out)`,
         0 for `(c_out, c_in, spatial...)`.
 

@@ -11,7 +11,7 @@ from lgnn_jax.som import gaussian_taps
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
-METHODS = ("conv", "separable", "matmul", "auto")
+METHODS = ("conv", "separable", "banded", "matmul", "auto")
 SHAPES = [
     ((5, 4, 12), (4, 3)),
     ((3, 3, 2, 20), (5, 4)),
@@ -97,12 +97,13 @@ def test_auto_follows_the_platform_that_is_compiled_for():
     def compiled_for(platform):
         f = jax.jit(lambda x: low_pass(x, (8, 8), gaussian_taps(0.5)))
         traced = f.trace(jax.ShapeDtypeStruct((3, 3, 4, 64), jnp.float32))
-        return traced.lower(lowering_platforms=(platform,)).as_text()
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        return [line for line in text.splitlines() if "dot_general" in line and "64x64xf32" in line]
 
-    assert "dot_general" in compiled_for("tpu")
-    assert "dot_general" not in compiled_for("cpu")
-    # float32 throughout: a TPU's default would be one bfloat16 pass.
-    assert "HIGHEST" in compiled_for("tpu")
+    (product,) = compiled_for("tpu")
+    assert "HIGHEST" in product  # float32 throughout: a TPU's default is one bfloat16 pass
+    assert not compiled_for("cpu")
+    assert not compiled_for("cuda")
 
 
 @pytest.mark.parametrize(

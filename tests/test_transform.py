@@ -58,7 +58,7 @@ def test_filters_kernels_and_passes_all_else_untouched():
     assert state.count.dtype == jnp.int32
 
 
-@pytest.mark.parametrize("method", ["conv", "separable", "matmul", "auto"])
+@pytest.mark.parametrize("method", ["conv", "separable", "banded", "matmul", "auto"])
 @pytest.mark.parametrize("padding", ["replicate", "wrap", "zero"])
 def test_options_reach_the_filter(method, padding):
     gradients = _gradients(_params())

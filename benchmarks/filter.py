@@ -1,0 +1,129 @@
+"""The filter's time, by form and kernel, against a copy and against PyTorch's `F.conv2d`.
+
+    python benchmarks/filter.py [--repeats 15] [--output filter.json]
+
+A copy reads and writes the gradient once: no filter can be faster. PyTorch (optional) computes what
+the paper's authors would: Algorithm 1 on a `(c_out, c_in, s, s)` gradient, transpositions included.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from timing import alternate, environment, ratio, report
+
+from lgnn_jax.filtering import Method, low_pass
+from lgnn_jax.som import gaussian_taps, som_dimensions
+
+# Kernels of VGG-11 and 19, WRN-16-8 and 28-10: the large ones of each width.
+SHAPES = [
+    (3, 3, 3, 64),
+    (3, 3, 64, 128),
+    (3, 3, 128, 256),
+    (3, 3, 256, 256),
+    (3, 3, 256, 512),
+    (3, 3, 512, 512),
+    (3, 3, 16, 128),
+    (1, 1, 256, 512),
+    (3, 3, 320, 320),
+    (3, 3, 640, 640),
+]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The filter's time, by form and kernel."""
+
+    repeats: int = 15
+    """Rounds, each of every form in turn."""
+    kernel_size: int = 3
+    """Side of the Gaussian window, odd."""
+    sigma: float = 0.5
+    """Width of the Gaussian; traced, as under a schedule."""
+    output: Path | None = None
+    """Where to write all timings as JSON."""
+
+
+def main(arguments: Arguments) -> None:
+    """Measures, prints and writes."""
+    rows, data = [], {}
+    methods = get_args(Method)
+    for shape in SHAPES:
+        calls = {"copy": _copy(shape)}
+        calls |= {method: _ours(shape, method, arguments) for method in methods}
+        torch_call = _pytorch(shape, arguments)
+        if torch_call is not None:
+            calls["PyTorch"] = torch_call
+        seconds = alternate(calls, arguments.repeats)
+        name = "x".join(map(str, shape))
+        rows.append(
+            [name, f"{np.median(seconds['copy']) * 1e3:.2f} ms"]
+            + [ratio(seconds[method], seconds["copy"]) for method in methods]
+            + ([ratio(seconds["PyTorch"], seconds["auto"])] if torch_call else [])
+        )
+        data[name] = {name: values.tolist() for name, values in seconds.items()}
+        print(f"{name} done", flush=True)
+    columns = ["gradient", "copy", *(f"{method} / copy" for method in methods)]
+    columns += ["PyTorch / auto"] if torch_call else []
+    size = arguments.kernel_size
+    report(
+        f"Filter {size}x{size}: median of {arguments.repeats} ratios (10th to 90th percentile)",
+        environment("jax", "numpy", "torch"),
+        columns,
+        rows,
+        data,
+        arguments.output,
+    )
+
+
+def _gradient(shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def _copy(shape):
+    x = jnp.asarray(_gradient(shape))
+    copy = jax.jit(lambda x: x * 1.0001)
+    return lambda: copy(x).block_until_ready()
+
+
+def _ours(shape, method, arguments):
+    x, sigma = jnp.asarray(_gradient(shape)), jnp.float32(arguments.sigma)
+    dims = som_dimensions(shape[-1])
+
+    @jax.jit
+    def filtered(x, sigma):
+        return low_pass(x, dims, gaussian_taps(sigma, arguments.kernel_size), method=method)
+
+    return lambda: filtered(x, sigma).block_until_ready()
+
+
+def _pytorch(shape, arguments):
+    """Algorithm 1 in PyTorch, checked against ours; None where PyTorch is not installed."""
+    try:
+        import torch
+        import torch.nn.functional as F
+    except ImportError:
+        return None
+    x = torch.from_numpy(_gradient(shape)).permute(3, 2, 0, 1).contiguous()
+    c_out, radius = shape[-1], arguments.kernel_size // 2
+    dims = som_dimensions(c_out)
+    taps = np.array(gaussian_taps(arguments.sigma, arguments.kernel_size))
+    window = torch.from_numpy(np.outer(taps, taps))[None, None]
+
+    @torch.no_grad()
+    def filtered():
+        maps = x.reshape(c_out, -1).t().reshape(-1, 1, *dims)
+        maps = F.conv2d(F.pad(maps, [radius] * 4, mode="replicate"), window)
+        return maps.reshape(-1, c_out).t().reshape(x.shape).contiguous()
+
+    ours = low_pass(jnp.asarray(_gradient(shape)), dims, jnp.asarray(taps))
+    np.testing.assert_allclose(filtered().permute(2, 3, 1, 0).numpy(), ours, atol=1e-5)
+    return filtered
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

@@ -1,0 +1,74 @@
+"""What benchmarks share: alternation, medians with their spread, a header, Markdown and JSON."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+
+def alternate(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
+    """Times calls in turn, A B C A B C ..., after one round of warm-up.
+
+    Args:
+      calls: by name; each returns when its work is done.
+      repeats: rounds that count, at least 1.
+
+    Returns:
+      Seconds by name, float64 `(repeats,)`.
+    """
+    seconds = {name: [] for name in calls}
+    for i in range(repeats + 1):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            if i > 0:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def ratio(a: np.ndarray, b: np.ndarray) -> str:
+    """Returns the median of the ratios, round by round, with their 10th and 90th percentile."""
+    low, middle, high = np.percentile(a / b, [10, 50, 90])
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def environment(*packages: str) -> dict[str, str]:
+    """Returns the machine and the versions that a result was measured with."""
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        cpu = next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), cpu)
+    found = {"cpu": cpu, "cores": str(os.cpu_count()), "python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def report(
+    title: str,
+    environment: dict[str, str],
+    columns: list[str],
+    rows: list[list[str]],
+    data: object,
+    output: Path | None,
+) -> None:
+    """Prints a Markdown table under its header; writes the same with all timings as JSON."""
+    print(f"## {title}\n")
+    print(", ".join(f"{name} {value}" for name, value in environment.items()) + "\n")
+    print("| " + " | ".join(columns) + " |")
+    print("|" + "---|" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    if output is not None:
+        output.write_text(
+            json.dumps({"title": title, "environment": environment, "data": data}, indent=2) + "\n"
+        )
