@@ -3,8 +3,10 @@
 import argparse
 import ast
 import dataclasses
+import re
 import runpy
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,6 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     from lgnn_jax.data import DataError
     from lgnn_jax.session import RunError
 
+    warnings.formatwarning = lambda message, *_, **__: f"lgnn: {message}\n"
     argv = sys.argv[1:] if argv is None else argv
     actions = {Train: _train, Evaluate: _evaluate, Configs: _configs}
     try:
@@ -88,7 +91,7 @@ def load_config(name_or_file: str) -> Config:
     if not path.is_file():
         raise UsageError(
             f"no config {name_or_file!r}{config_lib.nearest(name_or_file, list(known))} "
-            f"Known: {', '.join(known)}; or name a Python file."
+            f"Known are {', '.join(known)}; or name a Python file."
         )
     try:
         config = runpy.run_path(str(path)).get("config")
@@ -96,22 +99,25 @@ def load_config(name_or_file: str) -> Config:
         raise UsageError(f"{path}: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise UsageError(f"{path} must define `config`, an lgnn_jax.config.Config, got {config!r}.")
-    return config
+    try:  # through JSON: what is kept beside a run, and where types are checked
+        return config_lib.from_json(config_lib.to_json(config))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _parse(argv: list[str]) -> Train | Evaluate | Configs:
     """Parses the arguments; the config that is named supplies the defaults of all its fields."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config")
-    early.add_argument("--run-dir", "--run_dir", type=Path)
+    early.add_argument("--config", nargs="?")
+    early.add_argument("--run-dir", "--run_dir", nargs="?", type=Path)
     early.add_argument("--resume", action="store_true")
     known, _ = early.parse_known_args(argv)
-    if known.resume and known.run_dir and not known.config:
+    if known.resume and known.run_dir and known.config is None:
         from lgnn_jax.run import load_config as load_saved
 
         default = load_saved(known.run_dir)
     else:
-        default = load_config(known.config or "quickstart")
+        default = load_config("quickstart" if known.config is None else known.config)
     train = Annotated[Train, tyro.conf.subcommand("train", default=Train(default))]
     evaluate = Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     configs = Annotated[Configs, tyro.conf.subcommand("configs")]
@@ -136,14 +142,11 @@ def _train(command: Train) -> None:
     from lgnn_jax.log import Log
     from lgnn_jax.run import check_run_dir, run
 
-    if command.coordinator is not None:
-        address = None if command.coordinator == "auto" else command.coordinator
-        jax.distributed.initialize(address, command.processes, command.process)
+    _join_processes(command)
     console = Console(quiet=jax.process_index() != 0)
     config = command.run
     run_dir = command.run_dir or Path("runs") / config.name
-    if jax.process_index() == 0:  # before the images are read, which can take a while
-        check_run_dir(run_dir, config, resume=command.resume)
+    check_run_dir(run_dir, config, resume=command.resume)  # reading the images can take a while
     images = data.load(config.data.name, command.data_dir, train_images=config.data.train_images)
     with Log(console) as log:
         log.say(
@@ -159,6 +162,31 @@ def _train(command: Train) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _join_processes(command: Train) -> None:
+    """Connects to the other processes of a run, if there are any."""
+    import jax
+
+    place = command.processes, command.process
+    if command.coordinator is None:
+        if place != (None, None):
+            raise UsageError("--processes and --process need --coordinator HOST:PORT.")
+        return
+    address = None if command.coordinator == "auto" else command.coordinator
+    if address is not None:
+        if not re.fullmatch(r".+:\d+", address):
+            raise UsageError(f"--coordinator must be HOST:PORT or auto, got {address!r}.")
+        if None in place or not 0 <= place[1] < place[0]:
+            raise UsageError(
+                "--coordinator HOST:PORT needs --processes N and --process I, 0 <= I < N, got "
+                f"{place[0]} and {place[1]}."
+            )
+    try:
+        jax.distributed.initialize(address, *place)
+    except (RuntimeError, ValueError) as error:
+        cause = str(error).splitlines()[0]
+        raise UsageError(f"--coordinator {command.coordinator}: {cause}") from error
 
 
 def _evaluate(command: Evaluate) -> None:
@@ -228,7 +256,7 @@ def _print_topography(console: Console, plan: Any, params: Any) -> None:
     )
     for path, kernel in jax.tree_util.tree_leaves_with_path(params):
         dims = plan.maps.get(path_name(path))
-        if dims is not None and np.prod(dims) > 1:
+        if dims is not None and kernel.ndim > 1 and np.prod(dims) > 1:
             figure = neighbour_correlation(np.asarray(kernel), dims)
             table.add_row(
                 path_name(path).removesuffix("/kernel"),
@@ -236,8 +264,10 @@ def _print_topography(console: Console, plan: Any, params: Any) -> None:
                 f"{figure.value:.3f}",
                 f"{figure.shuffled.mean():.3f} \u00b1 {figure.shuffled.std():.3f}",
             )
-    console.print("\nmean correlation of the weights of neighbours on the map", highlight=False)
-    console.print(table)
+    if table.row_count:
+        title = "mean correlation of the weights of neighbours on the map"
+        console.print(f"\n{title}", highlight=False)
+        console.print(table)
 
 
 def _table(*columns: tuple[str, str]) -> Table:

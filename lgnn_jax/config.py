@@ -106,7 +106,7 @@ class Som:
     layers: Literal["main", "resblocks", "all"] = "all"
     """Of a Wide ResNet: main branch of the blocks; blocks with shortcuts; all convolutions."""
     table: dict[str, tuple[int, int] | None] = field(default_factory=dict)
-    """Parameter path (regular expression) to rows and columns, or None for no map."""
+    """Channel count, or regular expression on a parameter's path, to rows and columns or None."""
 
     __pydantic_config__ = _FORBID_UNKNOWN
 
@@ -118,6 +118,8 @@ class Som:
             som.check_size(self.kernel_size)
         with _naming("som.table"):
             som.check_table(self.table)
+        for key in self.table:
+            _require(isinstance(key, str), "a key of som.table", "a str, such as '64'", key)
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class Config:
 
 def to_json(config: Config) -> str:
     """Returns `config` as an indented JSON object; `from_json` reads it back."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    return json.dumps(dataclasses.asdict(config), indent=2, allow_nan=False) + "\n"
 
 
 def from_json(text: str) -> Config:
@@ -200,9 +202,9 @@ def difference(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """Returns "; did you mean 'x'?" for the entry of `known` that is like `word`, or ""."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    """Returns "; did you mean 'x'?" for the entry of `known` that is like `word`, or "."."""
+    close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else "."
 
 
 def _describe(error: dict[str, Any]) -> str:

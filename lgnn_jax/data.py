@@ -1,7 +1,9 @@
 """Images: from a source to uint8 arrays, in an order by (seed, epoch), augmented on the device."""
 
+import contextlib
 import logging
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -154,12 +156,18 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Exact, from counts of the 256 values. The deviation of a constant channel is given as 1.
     """
     channels = np.moveaxis(images, -1, 0).reshape(images.shape[-1], -1)
-    counts = np.stack([np.bincount(channel, minlength=256) for channel in channels])
+    counts = np.stack([_histogram(channel) for channel in channels])
     values = np.arange(256)
     mean = counts @ values / channels.shape[1]
     variance = counts @ values**2 / channels.shape[1] - mean**2
     deviation = np.where(variance > 0, np.sqrt(np.maximum(variance, 0)), 1.0)
     return mean.astype(np.float32), deviation.astype(np.float32)
+
+
+def _histogram(values: np.ndarray) -> np.ndarray:
+    # In parts: bincount makes int64 of its argument, eight times the size of CIFAR.
+    parts = np.array_split(values, max(1, values.size // 2**22))
+    return sum(np.bincount(part, minlength=256) for part in parts)
 
 
 def augment(
@@ -251,9 +259,14 @@ def _tfds(name: str, data_dir: str | os.PathLike | None) -> tuple[_Split, _Split
     image = builder.info.features[image_key]
 
     def split(which):
-        source = builder.as_data_source(which)
+        with _readable(name, builder.data_path):
+            source = builder.as_data_source(which)
 
         def read(keep):
+            with _readable(name, builder.data_path):
+                return decode(keep)
+
+        def decode(keep):
             images = np.empty((len(keep), *image.shape), np.uint8)
             labels = np.empty(len(keep), np.int32)
             for start in range(0, len(keep), _CHUNK):
@@ -273,10 +286,30 @@ def _builder(name: str, data_dir: str | os.PathLike | None) -> Any:
     # tfds warns at every start that OpenCV would decode faster.
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
-        return tfds.builder(name, data_dir=data_dir)
+        if not re.fullmatch(r"\w+(/[\w.-]+)?(:[\d.*]+)?", name):
+            raise tfds.core.DatasetNotFoundError
+        with _readable(name, data_dir):
+            return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
         raise DataError(f"unknown data set {name!r}{nearest(name, known)}") from None
+
+
+@contextlib.contextmanager
+def _readable(name: str, folder: Any):
+    """Turns whatever tfds raises for a copy that it cannot read into a DataError."""
+    import tensorflow_datasets as tfds
+
+    try:
+        yield
+    except (DataError, tfds.core.DatasetNotFoundError):
+        raise
+    except Exception as error:  # of tfds, its parsers and its file formats: of any class
+        cause = (str(error).strip().splitlines() or [""])[0]
+        raise DataError(
+            f"data set {name!r} cannot be read from {folder or 'the default folder'}: "
+            f"{type(error).__name__}: {cause:.200}"
+        ) from error
 
 
 def _keys(builder: Any) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """What a run says: a progress bar on a terminal, plain lines elsewhere, and metrics.jsonl."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -38,21 +39,24 @@ class Log:
             self._file.close()
 
     def start(
-        self, path: Path | None, *, total_steps: int, steps_per_epoch: int, step: int = 0
+        self, path: Path, *, write: bool, total_steps: int, steps_per_epoch: int, step: int = 0
     ) -> None:
         """Opens metrics.jsonl and the bar.
 
         Args:
-          path: of metrics.jsonl; None in a process that keeps none.
+          path: of metrics.jsonl.
+          write: whether this process keeps it.
           total_steps: of the whole run.
           steps_per_epoch: of an epoch.
           step: to go on from; lines of later steps, and a torn last line, are dropped.
+
+        Raises:
+          ValueError: if metrics.jsonl is damaged elsewhere than in its last line.
         """
         self._total_steps, self._steps_per_epoch = total_steps, steps_per_epoch
-        if path is not None:
-            self.records = [r for r in _read(path) if r["step"] <= step]
-            lines = "".join(json.dumps(record) + "\n" for record in self.records)
-            path.write_text(lines)
+        self.records = [r for r in _read(path) if r["step"] <= step]
+        if write:
+            replace_text(path, "".join(json.dumps(record) + "\n" for record in self.records))
             self._file = path.open("a")
         before = self.records[-1]["seconds"] if self.records else 0.0
         self._started = time.perf_counter() - before
@@ -93,7 +97,7 @@ class Log:
         values["seconds"] = round(self.seconds(), 3)
         self.records.append(values)
         if self._file is not None:
-            self._file.write(json.dumps(values) + "\n")
+            self._file.write(json.dumps(values, allow_nan=False) + "\n")
             self._file.flush()
         if values["split"] == "test":
             self._say_epoch(self.records[-2], values)
@@ -113,15 +117,26 @@ class Log:
         self.console.print(text, highlight=False, soft_wrap=True)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
 def _read(path: Path) -> list[dict[str, Any]]:
-    """Reads metrics.jsonl as far as its lines are whole."""
+    """Reads metrics.jsonl; the end of its last line may be missing."""
     records = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
+    lines = path.read_text().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict) and {"step", "split", "accuracy", "seconds"} <= set(record):
+            records.append(record)
+        elif number < len(lines):
+            raise ValueError(f"{path}, line {number}, is damaged: {line[:60]!r}.")
     return records
 
 

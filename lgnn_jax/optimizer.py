@@ -42,8 +42,10 @@ def build_optimizer(
 
 
 def build_table(config: Config, params: Any) -> SomTable:
-    """Returns the run's SOM table: the config's entries, the layers left out, then every count."""
-    return {**config.som.table, **SOM_EXCEPTIONS[config.som.layers], **som_table(params)}
+    """Returns the run's SOM table: the config's patterns, the layers left out, then the counts."""
+    counts = {int(key): dims for key, dims in config.som.table.items() if key.isdecimal()}
+    patterns = {key: dims for key, dims in config.som.table.items() if not key.isdecimal()}
+    return {**patterns, **SOM_EXCEPTIONS[config.som.layers], **som_table(params), **counts}
 
 
 def learning_rate(config: Config, steps_per_epoch: int) -> optax.Schedule:

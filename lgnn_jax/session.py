@@ -1,6 +1,7 @@
 """A run made ready: the network for its images, the optimiser, and the steps on the devices."""
 
 import hashlib
+import re
 import time
 from typing import Any, NamedTuple
 
@@ -72,6 +73,12 @@ def plan(config: Config, info: data.Info) -> Plan:
         maps = som.layer_maps(shapes, optimizer.build_table(config, shapes))
     except ValueError as error:
         raise RunError(str(error)) from error
+    paths = [som.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+    for key in config.som.table:
+        if not key.isdecimal() and not any(re.search(key, path) for path in paths):
+            raise RunError(
+                f"som.table: no parameter has {key!r} in its path; --dry-run lists them."
+            )
     return Plan(model, shapes, maps, info.train_count // config.batch_size)
 
 

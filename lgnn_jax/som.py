@@ -91,8 +91,9 @@ def layer_maps(
       `params`. Parameters that the table does not speak of (biases, say) are absent.
 
     Raises:
-      ValueError: for a convolution kernel that no entry covers, and for dimensions whose product is
-        not the parameter's number of neurons.
+      ValueError: for a convolution kernel that no entry covers or that lacks `neuron_axis`, for
+        dimensions whose product is not the parameter's number of neurons, for a malformed table,
+        and for two parameters with one path.
 
     Example:
       >>> import jax.numpy as jnp
@@ -101,10 +102,15 @@ def layer_maps(
       >>> layer_maps(params, {"stem": None, 64: (8, 8)})
       {'conv/kernel': (8, 8), 'stem/kernel': None}
     """
+    check_table(table)
     patterns = [(re.compile(key), dims) for key, dims in table.items() if isinstance(key, str)]
     maps = {}
     for path, shape in _shapes(params, neuron_axis):
-        named = next((entry for entry in patterns if entry[0].search(path)), None)
+        if path in maps:
+            raise ValueError(f"two parameters share the path {path!r}: rename one of them.")
+        # The name of a layer is found in its bias's path as well, and means its kernel.
+        names = re.Pattern.search if len(shape) > 1 else re.Pattern.fullmatch
+        named = next((entry for entry in patterns if names(entry[0], path)), None)
         if named is not None:
             dims = named[1]
         elif len(shape) < 3:
@@ -140,7 +146,7 @@ def check_table(table: SomTable) -> None:
     """Raises ValueError for a table that is wrong whatever the parameters are."""
     if not isinstance(table, Mapping):
         raise ValueError(
-            f"som_table must map channel counts or path patterns to (m, n), got {table!r}. "
+            f"som_table must map channel counts or path patterns to (m, n), got {table!r:.80}. "
             "lgnn_jax.som_table(params) makes one."
         )
     for key, dims in table.items():
@@ -229,6 +235,9 @@ def _shapes(params: Any, neuron_axis: int) -> list[tuple[str, tuple[int, ...]]]:
         if hasattr(leaf, "shape") and jnp.issubdtype(leaf.dtype, jnp.inexact)
     ]
     needed = neuron_axis + 1 if neuron_axis >= 0 else -neuron_axis
+    for path, leaf in leaves:
+        if 3 <= leaf.ndim < needed:
+            raise ValueError(f"{path!r} with shape {leaf.shape} has no neuron_axis {neuron_axis}.")
     return [(path, tuple(leaf.shape)) for path, leaf in leaves if leaf.ndim >= max(needed, 1)]
 
 

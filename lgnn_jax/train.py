@@ -82,8 +82,9 @@ def make_train_step(
 
     The step gathers the uint8 `images[indices]`, augments and standardises them, and updates the
     state by the gradient of the mean cross entropy. Its randomness comes from the seed and
-    `state.step` alone. Under a mapped axis `axis_name`, each device gets its share of a batch's
-    `indices`, in the order of the axis, and the update is that of the whole batch.
+    `state.step` alone; for dropout also from the device. Under a mapped axis `axis_name`, each
+    device gets its share of a batch's `indices`, in the order of the axis, and the update is that
+    of the whole batch.
 
     Args:
       model: the network, built with the same `axis_name`.

@@ -45,7 +45,8 @@ def transform(
         '/'-joined parameter path (str), to SOM dimensions `(m, n)` or to None (leave this layer
         alone). Strings are tried first, in order, and the first match wins. Convolution kernels
         (three or more dimensions) are filtered; everything else passes untouched unless a string
-        names it. `lgnn_jax.som_table(params)` makes a table for all convolutions.
+        names it, a bias by its whole path. `lgnn_jax.som_table(params)` makes a table for all
+        convolutions.
       sigma: width of the Gaussian in map units, finite, at least 0 (0 is the identity); or a
         schedule from the step to it, such as `lgnn_jax.decreasing_sigma`.
       kernel_size: side of the window in map units, odd.

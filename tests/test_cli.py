@@ -1,8 +1,11 @@
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -78,7 +81,18 @@ def test_dry_run_shows_what_flags_change(folder, capsys):
     assert '"variant": "baseline"' in out
     assert '"width": 0.5' in out
     assert "66 steps in all" in out
-    assert "4x4" not in out
+    assert not re.search(r"kernel .* \d+x\d+$", out, re.MULTILINE)  # a baseline has no maps
+    cli.main(["train", "--dry-run", "--model.width", "0.5", "--som.table", "conv1_1", "16", "2"])
+    out = capsys.readouterr().out
+    assert re.search(r"conv1_1/kernel +3x3x1x32 +288 +16x2 *$", out, re.MULTILINE)
+    assert re.search(r"conv1_1/bias +32 +32 *$", out, re.MULTILINE)
+
+
+def test_a_count_in_the_table_goes_before_the_automatic_one(folder, capsys):
+    cli.main(["train", "--dry-run", "--som.table", "16", "16", "1"])
+    out = capsys.readouterr().out
+    assert re.search(r"conv1_1/kernel .* 16x1 *$", out, re.MULTILINE)
+    assert re.search(r"conv2_1/kernel .* 8x4 *$", out, re.MULTILINE)
 
 
 def test_train_evaluate_and_run_again(folder, capsys):
@@ -132,11 +146,28 @@ def test_train_evaluate_and_run_again(folder, capsys):
         (["train", "--resume", "--run-dir", "no"], "no holds no run"),
         (["evaluate", "no"], "no holds no run: there is no no/config.json"),
         (["train", "--som.table", "conv1_1/kernel", "3", "3"], "(3, 3) hold 9 neurons, but"),
+        (["train", "--som.table", "cnov", "4", "4"], "som.table: no parameter has 'cnov' in its"),
+        (["train", "--config", ""], "no config ''"),
+        (["train", "--config"], "--config"),
+        (["train", "--config", "float.py"], "float.py: epochs: Input should be a valid integer"),
+        (["train", "--config", "counts.py"], "a key of som.table must be a str, such as '64', got"),
+        (["train", "--data.name", "../x"], "unknown data set '../x'"),
+        (["train", "--data.name", "huggingface:mnist"], "unknown data set 'huggingface:mnist'"),
+        (["train", "--processes", "2", "--process", "1"], "need --coordinator HOST:PORT"),
+        (["train", "--coordinator", "here"], "--coordinator must be HOST:PORT or auto, got 'here'"),
+        (["train", "--coordinator", "h:1", "--processes", "2"], "0 <= I < N, got 2 and None"),
+        (["train", "--run-dir", "tiny.py"], "tiny.py is a file"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(folder, capsys, argv, message):
     (folder / "broken.py").write_text("config = confg")
     (folder / "empty.py").write_text("")
+    (folder / "float.py").write_text(TINY.replace("epochs=1", "epochs=1.5"))
+    (folder / "counts.py").write_text(
+        TINY.replace("Config(\n", "Config(\n    som=Som(table={8: (8, 1)}),\n").replace(
+            "Optimizer\n", "Optimizer, Som\n"
+        )
+    )
     said = _fails(capsys, *argv)
     assert message in said
     assert "Traceback" not in said
@@ -186,6 +217,29 @@ def test_two_processes_equal_one(folder):
     again = _lgnn("evaluate", "two", devices=1)
     output = again.communicate(timeout=300)[0]
     assert f"accuracy {two[-1]['accuracy']:.2%}" in output
+
+
+def test_ctrl_c_keeps_what_was_saved_and_resume_goes_on(folder):
+    """A signal while checkpoints are being written, one an epoch."""
+    argv = ("train", "--config", "tiny.py", "--epochs", "500", "--checkpoint-every", "1")
+    process = _lgnn(*argv, devices=1)
+    metrics = folder / "runs" / "tiny" / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while process.poll() is None and time.monotonic() < deadline:
+        if metrics.exists() and metrics.read_text().count("test") >= 3:
+            process.send_signal(signal.SIGINT)
+            break
+        time.sleep(0.05)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
+    assert output.splitlines()[-1].startswith("lgnn: interrupted; --resume goes on")
+    assert "Traceback" not in output
+    again = _lgnn("evaluate", "runs/tiny", devices=1)
+    output = again.communicate(timeout=200)[0]
+    assert again.returncode == 0, output
+    step = int(re.search(r"step ([\d,]+): test accuracy", output)[1].replace(",", ""))
+    assert step >= 20
+    assert step % 10 == 0
 
 
 def test_help_fits_80_columns(folder, capsys):

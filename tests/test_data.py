@@ -174,6 +174,34 @@ def test_cifar_is_described_without_a_copy(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["cifar 10", "../x", "cifar10:9.9.9", "huggingface:mnist", ""])
+def test_names_that_are_no_names(tmp_path, name):
+    with pytest.raises(DataError, match=r"unknown data set|cannot be read"):
+        data.load(name, tmp_path)
+
+
+@pytest.mark.cifar
+def test_damaged_copies_are_one_clear_line(cifar_dir, tmp_path):
+    def copy(to):
+        for source in (cifar_dir / "cifar10").rglob("*"):
+            if source.is_file():
+                target = to / source.relative_to(cifar_dir)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(source.read_bytes())
+        return next((to / "cifar10").iterdir())
+
+    folder = copy(tmp_path / "cut")
+    shard = next(folder.glob("*test*"))
+    shard.write_bytes(shard.read_bytes()[:100_000])
+    with pytest.raises(DataError, match=r"'cifar10' cannot be read from .*cifar10") as error:
+        data.load("cifar10", tmp_path / "cut", train_images=10)
+    assert "\n" not in str(error.value)
+    folder = copy(tmp_path / "json")
+    (folder / "dataset_info.json").write_text("{")
+    with pytest.raises(DataError, match="'cifar10' cannot be read"):
+        data.load("cifar10", tmp_path / "json", train_images=10)
+
+
 @pytest.mark.cifar
 def test_a_prepared_copy_is_read_without_tensorflow(cifar_dir):
     cifar = data.load("cifar10", cifar_dir, train_images=500)

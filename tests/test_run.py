@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -52,8 +53,10 @@ def test_run_directory(tiny_config, tiny_dataset, tmp_path):
     assert summary["best_test_accuracy"] == max(records[2]["accuracy"], records[5]["accuracy"])
     assert summary["seed"] == 0
     assert summary["variant"] == "decreasing"
-    assert summary["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    assert summary["init_sha256"] == Session(config, tiny_dataset).init_sha256
+    # Weights and biases of the convolutions, two of the batch norms, and the head.
+    sizes = [(3, 4), (4, 8), (8, 16), (16, 16), (16, 32), (32, 32), (32, 32), (32, 32)]
+    assert summary["parameters"] == sum(9 * i * o + 3 * o for i, o in sizes) + 32 * 5 + 5
+    assert re.fullmatch("[0-9a-f]{64}", summary["init_sha256"])
     assert set(summary["versions"]) == {"python", "lgnn_jax", "jax", "flax", "optax", "numpy"}
 
     session, restored = run_lib.restore(config, tiny_dataset, tmp_path / "run")
@@ -93,9 +96,55 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     ]
     assert records[0] == records[1]
 
-    finished, state = _run(config, tiny_dataset, tmp_path / "cut", resume=True)
+    before = {f.name: f.read_bytes() for f in (tmp_path / "cut").iterdir() if f.is_file()}
+    _, state = _run(config, tiny_dataset, tmp_path / "cut", resume=True)  # nothing is left to do
     jax.tree.map(np.testing.assert_array_equal, state, straight)
-    assert finished["test_accuracy"] == records[0][-1][4]
+    assert before == {f.name: f.read_bytes() for f in (tmp_path / "cut").iterdir() if f.is_file()}
+
+
+@pytest.mark.usefixtures("one_device")
+def test_damage_is_one_clear_line(tiny_config, tiny_dataset, tmp_path):
+    config = dataclasses.replace(tiny_config, epochs=1)
+    run_dir = tmp_path / "run"
+    _run(config, tiny_dataset, run_dir)
+    metrics = (run_dir / "metrics.jsonl").read_text()
+    for damaged, message in (
+        ("[1]\n" + metrics, r"metrics\.jsonl, line 1, is damaged: '\[1\]'"),
+        ("{}\n" + metrics, r"metrics\.jsonl, line 1, is damaged: '\{\}'"),
+    ):
+        (run_dir / "metrics.jsonl").write_text(damaged)
+        with pytest.raises(RunError, match=message):
+            _run(config, tiny_dataset, run_dir, resume=True)
+        assert (run_dir / "metrics.jsonl").read_text() == damaged
+    (run_dir / "metrics.jsonl").write_text("")
+    (run_dir / "summary.json").unlink()
+    with pytest.raises(RunError, match=r"metrics\.jsonl holds no test accuracy"):
+        _run(config, tiny_dataset, run_dir, resume=True)
+    for file in (run_dir / "checkpoints" / "6" / "default").iterdir():
+        if file.is_file():
+            file.write_bytes(b"")
+    with pytest.raises(RunError, match=r"checkpoints/6 is damaged .*: remove it"):
+        run_lib.restore(config, tiny_dataset, run_dir)
+
+
+@pytest.mark.usefixtures("one_device")
+def test_divergence_stops_the_run(tiny_config, tiny_dataset, tmp_path):
+    config = dataclasses.replace(
+        tiny_config, optimizer=dataclasses.replace(tiny_config.optimizer, learning_rate=1e30)
+    )
+    with pytest.raises(
+        RunError, match=r"loss is (nan|inf) at step 6, epoch 1, learning rate 1e\+30"
+    ):
+        _run(config, tiny_dataset, tmp_path / "run")
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "summary.json", "checkpoints"])
+def test_files_of_others_are_left_alone(tiny_config, tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(RunError, match=f"holds a {name} of something else"):
+        run_lib.check_run_dir(tmp_path, tiny_config, resume=False)
+    assert (tmp_path / name).read_text() == "precious"
 
 
 def test_run_directories_that_do_not_fit(tiny_config, tmp_path):
@@ -107,8 +156,7 @@ def test_run_directories_that_do_not_fit(tiny_config, tmp_path):
     (run_dir / "config.json").write_text(run_lib.to_json(tiny_config))
     with pytest.raises(RunError, match="already holds a run: pass --resume"):
         run_lib.check_run_dir(run_dir, tiny_config, resume=False)
-    with pytest.raises(RunError, match=r"nothing to resume: .* holds no checkpoint"):
-        run_lib.check_run_dir(run_dir, tiny_config, resume=True)
+    run_lib.check_run_dir(run_dir, tiny_config, resume=True)  # begins again: no checkpoint yet
     other = dataclasses.replace(tiny_config, seed=5)
     with pytest.raises(RunError, match="another seed: it was begun with 0, not 5"):
         run_lib.check_run_dir(run_dir, other, resume=True)

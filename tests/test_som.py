@@ -73,8 +73,29 @@ def test_pattern_can_name_any_parameter_and_leave_layers_alone():
         "conv": {"kernel": jnp.zeros((3, 3, 8, 12)), "bias": jnp.zeros(12)},
         "head": {"kernel": jnp.zeros((12, 10))},
     }
-    table = {"head/kernel$": (5, 2), "conv/kernel": None}
+    table = {"head": (5, 2), "conv": None}
     assert lgnn.layer_maps(params, table) == {"conv/kernel": None, "head/kernel": (5, 2)}
+
+
+def test_a_layers_name_does_not_mean_its_bias():
+    params = {"conv": {"kernel": jnp.zeros((3, 3, 8, 12)), "bias": jnp.zeros(12)}}
+    assert lgnn.layer_maps(params, {"conv": (4, 3)}) == {"conv/kernel": (4, 3)}
+    assert lgnn.layer_maps(params, {"conv/bias": (6, 2), 12: (4, 3)}) == {
+        "conv/bias": (6, 2),
+        "conv/kernel": (4, 3),
+    }
+
+
+def test_an_axis_that_a_kernel_lacks():
+    for axis in (4, -5):
+        with pytest.raises(ValueError, match=rf"'k' with shape .* has no neuron_axis {axis}"):
+            lgnn.layer_maps({"k": jnp.ones((3, 3, 2, 16))}, {16: (4, 4)}, neuron_axis=axis)
+
+
+def test_two_parameters_with_one_path():
+    params = {"a/b": jnp.ones((3, 3, 2, 16)), "a": {"b": jnp.ones((3, 3, 2, 16))}}
+    with pytest.raises(ValueError, match="two parameters share the path 'a/b'"):
+        lgnn.layer_maps(params, {16: (4, 4)})
 
 
 def test_uncovered_kernel_is_named_with_its_shape_and_the_fix():

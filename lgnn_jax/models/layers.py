@@ -57,11 +57,10 @@ def convolution(features: int, size: int, *, stride: int = 1, bias: bool, dtype,
 
 
 def batch_norm(name: str, *, train: bool, axis_name: str | None, dtype):
-    """Returns batch normalisation with the paper's framework's defaults: momentum 0.9, epsilon
-    1e-5.
+    """Returns batch normalisation with momentum 0.9 and epsilon 1e-5, as section IV-A's networks.
 
     With `axis_name` the batch statistics are those of the whole batch, over all devices of that
-    axis.
+    axis. The running variance is the biased one, where PyTorch keeps the unbiased one.
     """
     return nn.BatchNorm(
         use_running_average=not train,
