@@ -1,4 +1,4 @@
-"""VGG-19 on CIFAR-100, 200 epochs: Table I of the paper, second row; Figure 1.
+"""VGG-19 on CIFAR-100, 200 epochs: Table I of the paper, second row.
 
     lgnn train --config vgg19_cifar100 --variant constant --seed 0
 

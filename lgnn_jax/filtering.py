@@ -8,7 +8,7 @@ axes with the Gaussian window. They agree to float32 rounding and differ in spee
 
 from collections.abc import Callable
 from math import prod
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -103,18 +103,17 @@ def _conv(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
 
 
 def _separable(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
-    rows, columns = (_Line.of(side, taps, padding) for side in x.shape[1:3])
-    x = _banded_product(x, rows, _Line.identity(x.shape[2], taps.dtype))
-    return _banded_product(x, _Line.identity(x.shape[1], taps.dtype), columns)
+    one = jnp.ones(1, taps.dtype)
+    return _banded_product(_banded_product(x, taps, one, padding), one, taps, padding)
 
 
 def _banded(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
-    return _banded_product(x, *(_Line.of(side, taps, padding) for side in x.shape[1:3]))
+    return _banded_product(x, taps, taps, padding)
 
 
 def _matmul(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
     before, m, n, after = x.shape
-    rows, columns = (_Line.of(side, taps, padding).matrix for side in (m, n))
+    rows, columns = (_weighted(taps, _shifts(side, len(taps), padding)) for side in (m, n))
     flat = x.reshape(before, m * n, after)
     filtered = jnp.einsum(
         "bca,cd->bda", flat, jnp.kron(rows, columns), precision=lax.Precision.HIGHEST
@@ -122,60 +121,68 @@ def _matmul(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
     return filtered.reshape(x.shape)
 
 
-class _Line(NamedTuple):
-    """The filter along a side of the map as a matrix `(from, to)`, and where it can be non-zero."""
-
-    matrix: jax.Array  # shape=(side, side); may be traced
-    pattern: np.ndarray  # shape=(side, side), dtype=bool; known when the program is traced
-
-    @classmethod
-    def of(cls, side: int, taps: jax.Array, padding: Padding) -> "_Line":
-        radius = len(taps) // 2
-        source = np.pad(np.eye(side), ((radius, radius), (0, 0)), _PAD_MODE[padding])
-        shifts = np.stack([source[k : k + side].T for k in range(len(taps))]).astype(taps.dtype)
-        matrix = jnp.tensordot(taps, shifts, axes=1, precision=lax.Precision.HIGHEST)
-        return cls(matrix, shifts.any(axis=0))
-
-    @classmethod
-    def identity(cls, side: int, dtype: jnp.dtype) -> "_Line":
-        return cls(jnp.eye(side, dtype=dtype), np.eye(side, dtype=bool))
+def _shifts(side: int, size: int, padding: Padding) -> np.ndarray:
+    """What each tap of a window sees on a line of neurons: `(size, side, side)`, from, to."""
+    radius = size // 2
+    padded = np.pad(np.eye(side), ((radius, radius), (0, 0)), _PAD_MODE[padding])
+    return np.stack([padded[k : k + side].T for k in range(size)])
 
 
-def _banded_product(x: jax.Array, rows: _Line, columns: _Line) -> jax.Array:
-    """Multiplies by `kron(rows, columns)`, diagonal by diagonal.
+def _weighted(taps: jax.Array, constants: np.ndarray) -> jax.Array:
+    return jnp.tensordot(
+        taps, constants.astype(taps.dtype), axes=1, precision=lax.Precision.HIGHEST
+    )
+
+
+def _diagonals(side: int, size: int, padding: Padding) -> tuple[list[int], np.ndarray]:
+    """The shifts of a line by the diagonals of their matrices.
+
+    Returns:
+      The offsets (from - to) of the diagonals that are not zero; and what each tap has there,
+      `(size, offsets, side)`, by the neuron that it goes to.
+    """
+    shifts = _shifts(side, size, padding)
+    sources, targets = np.nonzero(shifts.any(axis=0))
+    offsets = np.unique(sources - targets).tolist()
+    entries = np.zeros((size, len(offsets), side))
+    for i, offset in enumerate(offsets):
+        to = np.arange(max(0, -offset), min(side, side - offset))
+        entries[:, i, to] = shifts[:, to + offset, to]
+    return offsets, entries
+
+
+def _banded_product(x: jax.Array, rows: jax.Array, columns: jax.Array, padding: Padding):
+    """Filters with the taps `rows` down the map and `columns` across it, diagonal by diagonal.
 
     The neurons stay one long axis: a diagonal is one shift along it, of contiguous memory, times a
-    vector of weights in which the map's edges are already accounted for. XLA fuses all of them into
-    one loop, with no test for edges in it.
+    vector of weights that has the map's edges in it. XLA fuses all of them into one loop with no
+    test for edges.
     """
     before, m, n, after = x.shape
-    sources, targets = np.nonzero(np.kron(rows.pattern, columns.pattern))
-    offsets = np.unique(sources - targets)
-    reach = np.abs(offsets).max()
+    row_offsets, row_entries = _diagonals(m, len(rows), padding)
+    column_offsets, column_entries = _diagonals(n, len(columns), padding)
+    offsets = [a * n + b for a in row_offsets for b in column_offsets]
+    # One product for all weights: as a matrix product it is not fused into the loop, where it would
+    # be done anew for each element and take longer than all the rest.
+    entries = np.einsum("tar,ubc->tuabrc", row_entries, column_entries)
+    entries = entries.reshape(len(rows) * len(columns), -1)
+    weights = _weighted(jnp.outer(rows, columns).ravel(), entries)
+    weights = weights.reshape(len(offsets), 1, m * n, 1)
+    reach = max(map(abs, offsets))
     padded = jnp.pad(x.reshape(before, m * n, after), ((0, 0), (reach, reach), (0, 0)))
-    target = np.arange(m * n)
-    source = target + offsets[:, None]
-    inside = (source >= 0) & (source < m * n)
-    source = np.where(inside, source, 0)
-    weights = rows.matrix[source // n, target // n] * columns.matrix[source % n, target % n]
-    # Without the barrier the weights are fused into the loop and looked up anew for each element.
-    weights = lax.optimization_barrier(jnp.where(inside, weights, 0))[..., None]
-    shifted = [
-        lax.slice_in_dim(padded, reach + offset, reach + offset + m * n, axis=1)
-        for offset in offsets.tolist()
-    ]
-    return sum(w[None] * v for w, v in zip(weights, shifted, strict=True)).reshape(x.shape)
+    shifted = [lax.slice_in_dim(padded, reach + d, reach + d + m * n, axis=1) for d in offsets]
+    return sum(w * v for w, v in zip(weights, shifted, strict=True)).reshape(x.shape)
 
 
 def _fastest(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
     """Chooses the form by the platform that the program is compiled for, not the one that compiles.
 
-    A (3, 3, 512, 512) gradient on a (32, 16) map, two x86-64 cores with AVX2, times a copy of it
-    (0.76 ms): banded 2.3, separable 3.3, matmul 23, conv 90; before, with padding and slices of the
-    four-dimensional view, separable was 5.4. The work of banded grows with the window's area, so
-    separable takes over at 5x5. For a whole VGG-11 step on TPU v5e the compiler reckons (an
-    estimate, not a timing) 0.22 GB of extra memory traffic for matmul, 0.79 GB for shifts and sums.
-    GPUs are not measured: shifts and sums are memory-bound wherever they fuse.
+    A (3, 3, 512, 512) gradient on a (32, 16) map, two x86-64 cores with AVX2, n = 15, as multiples
+    of a copy's time (`python benchmarks/filter.py`): banded 2.6, separable 4.1, matmul 20, conv 72.
+    With a 5x5 window (`--kernel-size 5 --sigma 1`): separable 4.6, banded 6.8. For a whole VGG-11
+    step on TPU v5e the compiler reckons (an estimate, not a timing) 0.22 GB of extra memory traffic
+    for matmul, 0.79 GB for shifts and sums. GPUs are not measured: shifts and sums are memory-bound
+    wherever they fuse.
     """
 
     def form(name):
