@@ -118,10 +118,13 @@ def _parse(argv: list[str]) -> Train | Evaluate | Configs:
         default = load_saved(known.run_dir)
     else:
         default = load_config("quickstart" if known.config is None else known.config)
-    train = Annotated[Train, tyro.conf.subcommand("train", default=Train(default))]
-    evaluate = Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    configs = Annotated[Configs, tyro.conf.subcommand("configs")]
     try:
+        # By hand, since tyro's messages name a command's fields by its own inner ones.
+        if argv[:1] == ["train"]:
+            return tyro.cli(Train, args=argv[1:], prog="lgnn train", default=Train(default))
+        train = Annotated[Train, tyro.conf.subcommand("train")]
+        evaluate = Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        configs = Annotated[Configs, tyro.conf.subcommand("configs")]
         return tyro.cli(
             tyro.conf.OmitSubcommandPrefixes[train | evaluate | configs],
             args=argv,

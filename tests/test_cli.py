@@ -171,6 +171,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(folder, capsys, a
     said = _fails(capsys, *argv)
     assert message in said
     assert "Traceback" not in said
+    assert "__" not in said  # no inner names of the parser
     assert not (folder / "runs").exists()
 
 
