@@ -1,20 +1,20 @@
 """Convolution and pooling: what `jax.lax` computes, in forms that are fast on CPUs as well.
 
 XLA's own convolutions are right for TPUs and GPUs. On CPUs several of them are slow, so a program
-compiled for a CPU gets matrix products instead. Forward and both gradients in ms on two x86-64
-cores with AVX2, batch 128 x height x width, c_in -> c_out:
+compiled for a CPU gets matrix products instead. `lax` time / ours, forward and both gradients
+together, two x86-64 cores with AVX2, n = 9 (`python benchmarks/convolution.py`):
 
-    | convolution                 | `lax` | patches | Winograd |
-    | 32x32, 3 -> 64              |    69 |      28 |       37 |
-    | 16x16, 64 -> 128            |   204 |     139 |       85 |
-    | 8x8, 256 -> 256             |   195 |     196 |       98 |
-    | 4x4, 512 -> 512             |   154 |     153 |       77 |
-    | 2x2, 128 -> 128             |    22 |     2.5 |      1.7 |
-    | 16x16, 256 -> 256, 1x1      |   319 |      79 |        - |
-    | 32x32, 128 -> 256, stride 2 |   293 |     190 |        - |
+    | batch x height x width, c_in -> c_out   | patches | Winograd |
+    | 128 x 32x32, 3 -> 64, 3x3               |     3.2 |     0.94 |
+    | 128 x 16x16, 64 -> 128, 3x3             |     1.7 |      2.1 |
+    | 128 x 8x8, 256 -> 256, 3x3              |     1.1 |      1.7 |
+    | 128 x 4x4, 512 -> 512, 3x3              |     1.1 |      1.9 |
+    | 128 x 2x2, 128 -> 128, 3x3              |      12 |       16 |
+    | 32 x 32x32, 128 -> 256, 3x3, stride 2   |     1.7 |        - |
+    | 32 x 16x16, 256 -> 256, 1x1             |     3.8 |        - |
 
-(The last two with batch 32.) Max pooling of 2x2 windows as the maximum of four slices took 6 ms
-where `lax.reduce_window` with its select-and-scatter gradient took 87 (128 x 32 x 32 x 64).
+Max pooling of 2x2 windows as the maximum of four slices took 6 ms where `lax.reduce_window` with its
+select-and-scatter gradient took 87 (128 x 32 x 32 x 64, forward and backward).
 """
 
 from functools import partial
