@@ -14,7 +14,8 @@ together, two x86-64 cores with AVX2, n = 9 (`python benchmarks/convolution.py`)
     | 32 x 16x16, 256 -> 256, 1x1             |     3.8 |        - |
 
 Max pooling of 2x2 windows as the maximum of four slices took 6 ms where `lax.reduce_window` with
-its select-and-scatter gradient took 87 (128 x 32 x 32 x 64, forward and backward).
+its select-and-scatter gradient took 87 (128 x 32 x 32 x 64, forward and backward; measured by hand,
+medians of 5, not in the benchmark).
 """
 
 from functools import partial
