@@ -1,0 +1,124 @@
+"""One training step: what the filter adds to it, and how it compares with PyTorch's.
+
+    python benchmarks/step.py [--cases vgg11,128 wrn16_8,32] [--repeats 15] [--output step.json]
+
+Ours is the whole step of a training run: gather, augment, standardise, both passes, filter, update.
+PyTorch's (eager, channels_last, all cores; optional) gets its batch standardised and leaves the
+filter out. Before it is timed it must reach the same losses from the same weights, to 1e-4.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import jax
+import numpy as np
+import tyro
+from timing import alternate, environment, ratio, report
+
+from lgnn_jax import data
+from lgnn_jax.config import Config, Data, Model, Variant
+from lgnn_jax.session import Session
+
+CHECKED_STEPS = 2  # the second loss tells whether the first update was the same
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """One training step, with and without the filter, and in PyTorch."""
+
+    cases: tuple[str, ...] = ("vgg11,128", "vgg11@0.25,128", "vgg19,128", "wrn16_8,32")
+    """Networks and batch sizes: name[@width],batch."""
+    repeats: int = 15
+    """Rounds, each of every step in turn."""
+    pytorch: bool = True
+    """Whether to compare with PyTorch."""
+    output: Path | None = None
+    """Where to write all timings as JSON."""
+
+
+def main(arguments: Arguments) -> None:
+    """Measures, prints and writes."""
+    rows, results = [], {}
+    for case in arguments.cases:
+        name, _, batch = case.partition(",")
+        name, _, width = name.partition("@")
+        model = Model(name, width=float(width or 1))
+        config = Config(model=model, batch_size=int(batch))
+        dataset = _noise(int(batch))
+        calls = {
+            variant: _ours(dataclasses.replace(config, variant=variant), dataset)
+            for variant in get_args(Variant)
+        }
+        seconds = alternate(calls, arguments.repeats)
+        row = [case, f"{np.median(seconds['baseline']) * 1e3:.0f} ms"]
+        row += [ratio(seconds[v], seconds["baseline"]) for v in ("constant", "decreasing")]
+        results[case] = {call: values.tolist() for call, values in seconds.items()}
+        if arguments.pytorch:
+            calls = {"ours": calls["constant"], "pytorch": _pytorch(config, dataset)}
+            seconds = alternate(calls, arguments.repeats)
+            row.append(ratio(seconds["pytorch"], seconds["ours"]))
+            results[case] |= {call: values.tolist() for call, values in seconds.items()}
+        rows.append(row)
+        print(" | ".join(row), flush=True)
+    report(
+        f"Training step: median of {arguments.repeats} ratios (10th to 90th percentile)",
+        environment("jax", "flax", "optax", "torch"),
+        ["network, batch", "baseline", "constant / baseline", "decreasing / baseline"]
+        + ["PyTorch / constant"] * arguments.pytorch,
+        rows,
+        results,
+        arguments.output,
+    )
+
+
+def _noise(count):
+    """Returns random images with the sizes of CIFAR-100's."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    labels = rng.integers(0, 100, count).astype(np.int32)
+    return data.Dataset(
+        "noise", images, labels, images, labels, tuple(str(label) for label in range(100))
+    )
+
+
+def _ours(config, dataset):
+    session = Session(config, dataset, jax.devices()[:1])
+    indices = session.epoch_order(0)[0]
+    state = session.place(session.initial_state)
+
+    def step():
+        nonlocal state
+        state, metrics = session.train_step(state, indices)
+        return jax.block_until_ready((state, metrics))[1]
+
+    return step
+
+
+def _pytorch(config, dataset):
+    """The step in PyTorch, after a check of its first losses against ours."""
+    import pytorch
+
+    plain = dataclasses.replace(
+        config,
+        variant="baseline",
+        model=dataclasses.replace(config.model, dropout=0.0),
+        data=Data(pad=0, flip=False),
+    )
+    session = Session(plain, dataset, jax.devices()[:1])
+    params = session.initial_state.params
+    images = data.standardize(dataset.train_images, *data.statistics(dataset.train_images))
+    order = session.epoch_order(0).ravel()
+    batch = np.asarray(images)[order], dataset.train_labels[order]
+    network = pytorch.build(plain, params, images.shape[-1])
+    their_step, our_step = pytorch.make_step(network, plain, *batch), _ours(plain, dataset)
+    theirs = [float(their_step()) for _ in range(CHECKED_STEPS)]
+    ours = [float(our_step().loss) for _ in range(CHECKED_STEPS)]
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4)
+    network = pytorch.build(config, params, images.shape[-1])
+    return pytorch.make_step(network, config, *batch)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
