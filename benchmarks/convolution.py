@@ -16,6 +16,7 @@ import tyro
 from timing import alternate, environment, ratio, report
 
 from lgnn_jax.models import layers
+from lgnn_jax.models.winograd import winograd
 
 # batch, side, c_in, c_out, window, stride
 CASES = [
@@ -25,6 +26,8 @@ CASES = [
     (128, 4, 512, 512, 3, 1),
     (128, 2, 128, 128, 3, 1),
     (32, 32, 16, 128, 3, 1),
+    (32, 32, 128, 128, 3, 1),
+    (32, 16, 256, 256, 3, 1),
     (32, 32, 128, 256, 3, 2),
     (32, 16, 256, 256, 1, 1),
 ]
@@ -45,15 +48,14 @@ def main(arguments: Arguments) -> None:
     rows, data = [], {}
     for batch, side, c_in, c_out, size, stride in CASES:
         rng = np.random.default_rng(0)
-        x = jnp.asarray(rng.normal(size=(batch, side, side, c_in)), jnp.float32)
+        x = jnp.asarray(rng.normal(size=(side, side, batch, c_in)), jnp.float32)
         kernel = jnp.asarray(rng.normal(size=(size, size, c_in, c_out)) / size, jnp.float32)
-        strides, padding = (stride, stride), ((size // 2, size // 2),) * 2
         forms = {
-            "lax": partial(layers._lax_conv, strides=strides, padding=padding, precision=None),
-            "patches": partial(layers._patches, strides=strides, padding=padding),
+            "lax": partial(layers._lax_convolve, stride=stride),
+            "patches": partial(layers._patches, stride=stride),
         }
         if (size, stride) == (3, 1):
-            forms["winograd"] = layers._winograd
+            forms["winograd"] = winograd
         calls = {name: _forward_and_backward(form, x, kernel) for name, form in forms.items()}
         seconds = alternate(calls, arguments.repeats)
         name = f"{batch} x {side}x{side}, {c_in} -> {c_out}, {size}x{size}, stride {stride}"

@@ -1,21 +1,8 @@
-"""Convolution and pooling: what `jax.lax` computes, in forms that are fast on CPUs as well.
+"""Layers on activations `(height, width, batch, channels)`: right on TPUs and GPUs, fast on CPUs.
 
-XLA's own convolutions are right for TPUs and GPUs. On CPUs several of them are slow, so a program
-compiled for a CPU gets matrix products instead. `lax` time / ours, forward and both gradients
-together, two x86-64 cores with AVX2, n = 9 (`python benchmarks/convolution.py`):
-
-    | batch x height x width, c_in -> c_out   | patches | Winograd |
-    | 128 x 32x32, 3 -> 64, 3x3               |     3.2 |     0.94 |
-    | 128 x 16x16, 64 -> 128, 3x3             |     1.7 |      2.1 |
-    | 128 x 8x8, 256 -> 256, 3x3              |     1.1 |      1.7 |
-    | 128 x 4x4, 512 -> 512, 3x3              |     1.1 |      1.9 |
-    | 128 x 2x2, 128 -> 128, 3x3              |      12 |       16 |
-    | 32 x 32x32, 128 -> 256, 3x3, stride 2   |     1.7 |        - |
-    | 32 x 16x16, 256 -> 256, 1x1             |     3.8 |        - |
-
-Max pooling of 2x2 windows as the maximum of four slices took 6 ms where `lax.reduce_window` with
-its select-and-scatter gradient took 87 (128 x 32 x 32 x 64, forward and backward; measured by hand,
-medians of 5, not in the benchmark).
+A TPU's compiler lays memory out as it likes, whatever the order of the axes. On a CPU this order
+makes all images' pixels at one place a single long row of memory; convolutions become matrix
+products (see `lgnn_jax.models.winograd`), and shifts copy whole rows.
 """
 
 from functools import partial
@@ -26,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
+from lgnn_jax.models.winograd import multiplications, winograd
 
-Pads = tuple[tuple[int, int], tuple[int, int]]
+_DIMENSION_NUMBERS = ("HWNC", "HWIO", "HWNC")
 
 
 class Activation(NamedTuple):
@@ -38,195 +25,224 @@ class Activation(NamedTuple):
     post: jax.Array
 
 
-def convolution(features: int, size: int, *, stride: int = 1, bias: bool, dtype, name: str):
-    """Returns a `flax.linen` convolution with symmetric zero padding of `size // 2`.
+def activation(pre: jax.Array) -> Activation:
+    """Returns the activations of a ReLU that reads `pre`, `(height, width, batch, channels)`."""
+    pre = pre.transpose(2, 0, 1, 3)
+    return Activation(pre, nn.relu(pre))
+
+
+class Convolution(nn.Module):
+    """Convolution of square windows with zeros around the image, `size // 2` on each side.
 
     Kernels start as He normal over the fan-out, biases as zero: torchvision's VGG and the Wide
     ResNet authors' code both do so.
+
+    Attributes:
+      features: channels of the output.
+      size: side of the window, odd.
+      stride: step along height and width.
+      bias: whether there is one.
+      dtype: compute type; parameters are float32.
     """
-    return nn.Conv(
-        features,
-        (size, size),
-        strides=stride,
-        padding=[(size // 2, size // 2)] * 2,
-        use_bias=bias,
-        dtype=dtype,
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        conv_general_dilated=conv_general_dilated,
-        name=name,
-    )
+
+    features: int
+    size: int
+    stride: int = 1
+    bias: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """Returns the convolution of `(height, width, batch, channels)`, and the bias to be added.
+
+        Batch normalisation adds the bias in passing.
+        """
+        init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", init, shape, jnp.float32)
+        bias = None
+        if self.bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride), bias
 
 
-def batch_norm(name: str, *, train: bool, axis_name: str | None, dtype):
-    """Returns batch normalisation with momentum 0.9 and epsilon 1e-5, as section IV-A's networks.
+class BatchNorm(nn.Module):
+    """Batch normalisation as what it comes to for each channel: a factor and a summand.
 
-    With `axis_name` the batch statistics are those of the whole batch, over all devices of that
-    axis. The running variance is the biased one, where PyTorch keeps the unbiased one.
+    Momentum 0.9 and epsilon 1e-5, as section IV-A's networks. The running variance is the biased
+    one, where PyTorch keeps the unbiased one. Parameters, statistics and their names are those of
+    `flax.linen.BatchNorm`.
+
+    A caller applies the result where it costs least: after pooling, say.
+
+    Attributes:
+      axis_name: device axis over which the statistics of the batch are averaged, if any.
     """
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        axis_name=axis_name,
-        dtype=dtype,
-        name=name,
-    )
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, bias: jax.Array | None = None, *, train: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns `(factor, summand)`, float32 `(channels,)`, so that `normalize` can use them.
+
+        Args:
+          x: what is to be normalised, `(height, width, batch, channels)`.
+          bias: `(channels,)`, to be added to `x` before. The statistics of a batch take it away
+            again, so in training it changes nothing but the running mean.
+          train: whether to use, and update, the statistics of this batch ("batch_stats" mutable).
+        """
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        offset = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_variance = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        bias = jnp.zeros(shape) if bias is None else bias
+        if train:
+            x = x.astype(jnp.float32)
+            moments = jnp.stack([x.mean((0, 1, 2)), lax.square(x).mean((0, 1, 2))])
+            if self.axis_name is not None and not self.is_initializing():
+                moments = lax.pmean(moments, self.axis_name)
+            mean, variance = moments[0], jnp.maximum(moments[1] - lax.square(moments[0]), 0)
+            if not self.is_initializing():
+                running_mean.value = 0.9 * running_mean.value + 0.1 * (mean + bias)
+                running_variance.value = 0.9 * running_variance.value + 0.1 * variance
+        else:
+            mean, variance = running_mean.value - bias, running_variance.value
+        factor = scale * lax.rsqrt(variance + 1e-5)
+        return factor, offset - mean * factor
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-    """Max pooling of 2x2 windows with stride 2: `(batch, 2 h, 2 w, c)` -> `(batch, h, w, c)`.
+def normalize(x: jax.Array, factor: jax.Array, summand: jax.Array) -> jax.Array:
+    """Returns `factor * x + summand` by channel, computed in float32, of the dtype of `x`."""
+    factor, summand = (jnp.reshape(y, (1, 1, 1, -1)) for y in (factor, summand))
+    return (factor * x.astype(jnp.float32) + summand).astype(x.dtype)
+
+
+def normalize_and_pool(x: jax.Array, factor: jax.Array, summand: jax.Array) -> jax.Array:
+    """Returns `max_pool(normalize(x, factor, summand))` for a quarter of the work.
+
+    Normalisation is monotonic, in float arithmetic too, so a window's largest result is that of its
+    largest element; of its smallest where the factor is negative.
+    """
+    return normalize(_pool(x, factor < 0), factor, summand)
+
+
+@jax.custom_vjp
+def _pool(x: jax.Array, smallest: jax.Array) -> jax.Array:
+    """The largest, or `smallest`, element of each 2x2 window, `(2 h, 2 w, ...)` to `(h, w, ...)`.
 
     An odd last row or column is dropped, as `flax.linen.max_pool` does with "VALID" padding. Where
-    several elements of a window are the maximum, they share its gradient.
+    several elements of a window are equal, they share its gradient equally.
     """
-    height, width = (side // 2 * 2 for side in x.shape[1:3])
-    quarters = [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
-    return jnp.maximum(jnp.maximum(*quarters[:2]), jnp.maximum(*quarters[2:]))
+    a, b, c, d = _quarters(x)
+    largest = jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
+    least = jnp.minimum(jnp.minimum(a, b), jnp.minimum(c, d))
+    return jnp.where(smallest.reshape(1, 1, 1, -1), least, largest)
 
 
-def conv_general_dilated(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: tuple[int, int],
-    padding: Pads,
-    lhs_dilation: tuple[int, int] | None = None,
-    rhs_dilation: tuple[int, int] | None = None,
-    dimension_numbers: lax.ConvDimensionNumbers | None = None,
-    feature_group_count: int = 1,
-    precision: lax.PrecisionLike = None,
-) -> jax.Array:
-    """Two-dimensional convolution with the signature that `flax.linen.Conv` calls.
+def _pool_forward(x, smallest):
+    y = _pool(x, smallest)
+    return y, (x, y)
+
+
+def _pool_backward(operands, gradient):
+    # As broadcasts over a view by windows: XLA's gradient of strided slices takes three times as
+    # long on a CPU, its select-and-scatter ten.
+    x, y = operands
+    gradient /= sum((quarter == y).astype(y.dtype) for quarter in _quarters(x))
+    height, width = y.shape[:2]
+    windows = x[: 2 * height, : 2 * width].reshape(height, 2, width, 2, *x.shape[2:])
+    chosen = windows == y[:, None, :, None]
+    gradient = jnp.where(chosen, gradient[:, None, :, None], 0)
+    gradient = gradient.reshape(2 * height, 2 * width, *x.shape[2:])
+    rest = [(0, side - 2 * half) for side, half in zip(x.shape[:2], y.shape[:2], strict=True)]
+    return jnp.pad(gradient, [*rest, (0, 0), (0, 0)]), None
+
+
+_pool.defvjp(_pool_forward, _pool_backward)
+
+
+def _quarters(x):
+    height, width = (side // 2 * 2 for side in x.shape[:2])
+    return [x[i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolves images with zeros around them, `size // 2` on each side.
+
+    `jax.lax`'s convolution, except in programs compiled for CPUs, where matrix products are
+    faster. Values and gradients agree to float32 rounding.
 
     Args:
-      x: images `(batch, height, width, c_in)`.
-      kernel: `(kernel_height, kernel_width, c_in, c_out)`, of the dtype of `x`.
-      strides: step along height and width.
-      padding: zeros before and after, along height and width.
-      lhs_dilation: none.
-      rhs_dilation: none.
-      dimension_numbers: NHWC, HWIO, NHWC, which is all that this function computes.
-      feature_group_count: 1.
-      precision: for platforms on which `lax.conv_general_dilated` computes.
+      x: `(height, width, batch, c_in)`.
+      kernel: `(size, size, c_in, c_out)`, size odd, of the dtype of `x`.
+      stride: step along height and width.
 
     Returns:
-      What `lax.conv_general_dilated` returns, to float32 rounding; values and gradients.
-
-    Raises:
-      ValueError: for dilations or groups.
+      `(ceil(height / stride), ceil(width / stride), batch, c_out)`.
     """
-    del dimension_numbers
-    dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
-    if any(dilation != 1 for dilation in dilations) or feature_group_count != 1:
-        raise ValueError(
-            "only plain convolutions are supported, got "
-            f"{lhs_dilation=}, {rhs_dilation=}, {feature_group_count=}."
-        )
-    return _conv(x, kernel, tuple(strides), tuple(map(tuple, padding)), precision)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _conv(x, kernel, strides, padding, precision):
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=partial(_cpu_conv, strides=strides, padding=padding),
-        default=partial(_lax_conv, strides=strides, padding=padding, precision=precision),
+        cpu=partial(_cpu_convolve, stride=stride),
+        default=partial(_lax_convolve, stride=stride),
     )
 
 
-def _conv_forward(x, kernel, strides, padding, precision):
-    # Nothing but the operands is kept: a Winograd tile is four times its image, cheaper made again.
-    return _conv(x, kernel, strides, padding, precision), (x, kernel)
+def _convolve_forward(x, kernel, stride):
+    # Nothing but the operands is kept: transformed tiles are larger, and cheap to make again.
+    return convolve(x, kernel, stride), (x, kernel)
 
 
-def _conv_backward(strides, padding, precision, operands, gradient):
-    def pull_back(conv):
-        return lambda x, kernel, gradient: jax.vjp(conv, x, kernel)[1](gradient)
+def _convolve_backward(stride, operands, gradient):
+    def pull_back(form):
+        form = partial(form, stride=stride)
+        return lambda x, kernel, gradient: jax.vjp(form, x, kernel)[1](gradient)
 
-    cpu = partial(_cpu_conv, strides=strides, padding=padding)
-    default = partial(_lax_conv, strides=strides, padding=padding, precision=precision)
     return lax.platform_dependent(
-        *operands, gradient, cpu=pull_back(cpu), default=pull_back(default)
+        *operands, gradient, cpu=pull_back(_cpu_convolve), default=pull_back(_lax_convolve)
     )
 
 
-_conv.defvjp(_conv_forward, _conv_backward)
+convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
-def _lax_conv(x, kernel, *, strides, padding, precision):
+def _lax_convolve(x, kernel, *, stride):
+    padding = kernel.shape[0] // 2
     return lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=_DIMENSION_NUMBERS, precision=precision
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=_DIMENSION_NUMBERS,
     )
 
 
-def _cpu_conv(x, kernel, *, strides, padding):
-    # Winograd's sums cost more than they save for few channels, and their rounding more than
-    # bfloat16 can bear.
-    is_3x3 = kernel.shape[:2] == (3, 3) and strides == (1, 1) and padding == ((1, 1), (1, 1))
-    if is_3x3 and kernel.shape[2] >= 8 and x.dtype == jnp.float32:
-        return _winograd(x, kernel)
-    return _patches(x, kernel, strides, padding)
+def _cpu_convolve(x, kernel, *, stride):
+    """Whichever form has fewer multiplications; Winograd's in float32 alone, for its rounding."""
+    height, width, _, c_in = x.shape
+    applies = kernel.shape[0] == 3 and stride == 1 and x.dtype == jnp.float32
+    if applies and multiplications(height, width, c_in, kernel.shape[-1]) < 9 * c_in:
+        return winograd(x, kernel)
+    return _patches(x, kernel, stride=stride)
 
 
-def _patches(x, kernel, strides, padding):
+def _patches(x, kernel, *, stride):
     """Convolution as one matrix product with the window of every output pixel."""
-    window, c_out = kernel.shape[:2], kernel.shape[3]
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    height, width = (
-        (side - size) // stride + 1
-        for side, size, stride in zip(x.shape[1:3], window, strides, strict=True)
-    )
-    rows = [slice(i, i + (height - 1) * strides[0] + 1, strides[0]) for i in range(window[0])]
-    columns = [slice(j, j + (width - 1) * strides[1] + 1, strides[1]) for j in range(window[1])]
-    patches = jnp.concatenate([x[:, i, j] for i in rows for j in columns], axis=-1)
+    size, _, c_in, c_out = kernel.shape
+    padding = size // 2
+    x = jnp.pad(x, [(padding, padding)] * 2 + [(0, 0)] * 2)
+    height, width = ((side - size) // stride + 1 for side in x.shape[:2])
+    # Rows first, then columns: fewer, longer pieces to put together.
+    x = jnp.concatenate([x[i : i + (height - 1) * stride + 1 : stride] for i in range(size)], -1)
+    columns = [x[:, j : j + (width - 1) * stride + 1 : stride] for j in range(size)]
+    patches = jnp.concatenate(columns, -1)
     product = jnp.matmul(
-        patches.reshape(-1, patches.shape[-1]),
-        kernel.reshape(-1, c_out),
+        patches.reshape(-1, size * size * c_in),
+        kernel.swapaxes(0, 1).reshape(-1, c_out),
         preferred_element_type=x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32,
     )
-    return product.astype(x.dtype).reshape(x.shape[0], height, width, c_out)
-
-
-def _winograd(x, kernel):
-    """3x3 convolution, stride 1, padding 1, as Winograd's F(2x2, 3x3): 4 outputs for 16 products.
-
-    Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, section 4.1. The
-    sixteen entries of each 4x4 tile are strided slices of the padded input; sixteen separate matrix
-    products beat one that is batched.
-    """
-    batch, height, width, c_in = x.shape
-    c_out = kernel.shape[-1]
-    tile_rows, tile_columns = (height + 1) // 2, (width + 1) // 2
-    x = jnp.pad(x, ((0, 0), (1, 1 + height % 2), (1, 1 + width % 2), (0, 0)))
-    rows = [slice(i, i + 2 * tile_rows - 1, 2) for i in range(4)]
-    columns = [slice(j, j + 2 * tile_columns - 1, 2) for j in range(4)]
-    tiles = [[x[:, i, j].reshape(-1, c_in) for j in columns] for i in rows]
-    taps = [[kernel[i, j] for j in range(3)] for i in range(3)]
-
-    tiles = _both_ways(_winograd_input, tiles)
-    taps = _both_ways(_winograd_kernel, taps)
-    products = [[tiles[i][j] @ taps[i][j] for j in range(4)] for i in range(4)]
-    quads = _both_ways(_winograd_output, products)
-
-    y = jnp.stack([jnp.stack(row, axis=1) for row in quads], axis=1)
-    y = y.reshape(batch, tile_rows, tile_columns, 2, 2, c_out).transpose(0, 1, 3, 2, 4, 5)
-    return y.reshape(batch, 2 * tile_rows, 2 * tile_columns, c_out)[:, :height, :width]
-
-
-def _both_ways(line, grid):
-    """Applies `line`, list to list, to every column of a grid of arrays and then to every row."""
-    columns = [line(column) for column in zip(*grid, strict=True)]
-    return [line(row) for row in zip(*columns, strict=True)]
-
-
-def _winograd_input(d):
-    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
-
-
-def _winograd_kernel(g):
-    even, odd = 0.5 * (g[0] + g[2]), 0.5 * g[1]
-    return [g[0], even + odd, even - odd, g[2]]
-
-
-def _winograd_output(m):
-    return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
+    return product.astype(x.dtype).reshape(height, width, -1, c_out)

@@ -4,7 +4,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lgnn_jax.models.layers import Activation, batch_norm, convolution, max_pool
+from lgnn_jax.models.layers import (
+    BatchNorm,
+    Convolution,
+    activation,
+    normalize,
+    normalize_and_pool,
+)
 
 # Convolutions of each block, and the channels of all convolutions of a block.
 CONVOLUTIONS = {
@@ -63,20 +69,22 @@ class VGG(nn.Module):
                 f"VGG halves images five times, so they must be at least 32x32, got {x.shape[1:3]}."
             )
         named = {}
+        x = x.transpose(1, 2, 0, 3)
         for block, (count, channels) in enumerate(
             zip(CONVOLUTIONS[self.depth], CHANNELS, strict=True), start=1
         ):
             for i in range(1, count + 1):
                 features = max(1, round(channels * self.width))
-                name = f"conv{block}_{i}"
-                x = convolution(features, 3, bias=True, dtype=self.dtype, name=name)(x)
-                x = batch_norm(
-                    f"bn{block}_{i}", train=train, axis_name=self.axis_name, dtype=self.dtype
-                )(x)
-                named[name] = Activation(x, nn.relu(x))
-                x = named[name].post
-            x = max_pool(x)
-        x = x.mean(axis=(1, 2))
+                conv = Convolution(
+                    features, 3, bias=True, dtype=self.dtype, name=f"conv{block}_{i}"
+                )
+                norm = BatchNorm(self.axis_name, name=f"bn{block}_{i}")
+                x, bias = conv(x)
+                moments = norm(x, bias, train=train)
+                named[conv.name] = activation(normalize(x, *moments))
+                # The maximum of ReLUs is the ReLU of the maximum.
+                x = nn.relu((normalize_and_pool if i == count else normalize)(x, *moments))
+        x = x.mean(axis=(0, 1))
         logits = nn.Dense(
             self.num_classes,
             dtype=self.dtype,

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lgnn_jax.models.layers import Activation, batch_norm, convolution
+from lgnn_jax.models.layers import Activation, BatchNorm, Convolution, activation, normalize
 
 # Table II of the paper filters three sets of layers. Each is a few patterns that leave layers
 # alone, to stand before the channel counts of a table.
@@ -28,23 +28,20 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, Activation, Activation]:
         """Returns the stream, and the activations before the first and the second convolution."""
 
-        def norm(name):
-            return batch_norm(name, train=train, axis_name=self.axis_name, dtype=self.dtype)
+        def norm(x, name):
+            return normalize(x, *BatchNorm(self.axis_name, name=name)(x, train=train))
 
-        def conv(size, stride, name):
-            return convolution(
-                self.features, size, stride=stride, bias=False, dtype=self.dtype, name=name
-            )
+        def conv(x, size, stride, name):
+            return Convolution(self.features, size, stride, dtype=self.dtype, name=name)(x)[0]
 
-        pre = norm("bn1")(x)
-        entry = Activation(pre, nn.relu(pre))
-        pre = norm("bn2")(conv(3, self.stride, "conv1")(entry.post))
-        inner = Activation(pre, nn.relu(pre))
-        y = nn.Dropout(self.dropout, deterministic=not train)(inner.post)
-        y = conv(3, 1, "conv2")(y)
+        entry = norm(x, "bn1")
+        rectified = nn.relu(entry)
+        inner = norm(conv(rectified, 3, self.stride, "conv1"), "bn2")
+        y = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(inner))
+        y = conv(y, 3, 1, "conv2")
         if x.shape[-1] != self.features or self.stride != 1:
-            x = conv(1, self.stride, "shortcut")(entry.post)
-        return x + y, entry, inner
+            x = conv(rectified, 1, self.stride, "shortcut")
+        return x + y, activation(entry), activation(inner)
 
 
 class WideResNet(nn.Module):
@@ -96,7 +93,8 @@ class WideResNet(nn.Module):
         if blocks < 1 or rest:
             raise ValueError(f"depth of a Wide ResNet must be 6 n + 4, n >= 1, got {self.depth}.")
         features = max(1, round(16 * self.width))
-        x = convolution(features, 3, bias=False, dtype=self.dtype, name="stem")(x)
+        x = x.transpose(1, 2, 0, 3)
+        x, _ = Convolution(features, 3, dtype=self.dtype, name="stem")(x)
         named, writers = {}, ["stem"]
         for group, channels in enumerate((16, 32, 64), start=1):
             features = max(1, round(channels * self.widen * self.width))
@@ -108,10 +106,9 @@ class WideResNet(nn.Module):
                 x, entry, inner = block(x, train=train)
                 named |= dict.fromkeys(writers, entry) | {f"{name}/conv1": inner}
                 writers = [f"{name}/conv2"] + [f"{name}/shortcut"] * widened
-        x = batch_norm("bn", train=train, axis_name=self.axis_name, dtype=self.dtype)(x)
-        last = Activation(x, nn.relu(x))
-        named |= dict.fromkeys(writers, last)
-        x = last.post.mean(axis=(1, 2))
+        x = normalize(x, *BatchNorm(self.axis_name, name="bn")(x, train=train))
+        named |= dict.fromkeys(writers, activation(x))
+        x = nn.relu(x).mean(axis=(0, 1))
         logits = nn.Dense(
             self.num_classes,
             dtype=self.dtype,
