@@ -1,9 +1,8 @@
 """The low-pass filter over the map (equation 3, "Apply LPF" of Algorithm 1), in equal forms.
 
-A layer's gradient is viewed as `(before, m, n, after)`, where `(m, n)` is its map: a reshape
-without a transposition, wherever the neuron axis lies. Each form then correlates the two middle
-axes with the Gaussian window. They agree to float32 rounding and differ in speed, by platform (see
-`_fastest`).
+Most forms view a layer's gradient as `(before, m, n, after)`, where `(m, n)` is its map: a reshape
+without a transposition, wherever the neuron axis lies. They correlate the two middle axes with the
+Gaussian window. All agree to float32 rounding and differ in speed, by platform (see `_fastest`).
 """
 
 from collections.abc import Callable
@@ -72,9 +71,8 @@ def low_pass(
     if prod(dims) != x.shape[axis]:
         raise ValueError(f"dims {dims} do not fit axis {axis} of an array of shape {x.shape}.")
     dtype = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
-    view = x.reshape(prod(x.shape[:axis]), *dims, prod(x.shape[axis + 1 :])).astype(dtype)
-    filtered = _FORMS[method](view, jnp.asarray(taps, dtype), padding)
-    return filtered.astype(x.dtype).reshape(x.shape)
+    filtered = _FORMS[method](x.astype(dtype), dims, jnp.asarray(taps, dtype), padding, axis)
+    return filtered.astype(x.dtype)
 
 
 def check_choice(name: str, value: str, choices: type) -> None:
@@ -84,6 +82,17 @@ def check_choice(name: str, value: str, choices: type) -> None:
         raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")
 
 
+def _by_map(form):
+    """Makes a form of `(before, m, n, after)` one of arrays with a neuron axis."""
+
+    def filtered(x, dims, taps, padding, axis):
+        view = x.reshape(prod(x.shape[:axis]), *dims, prod(x.shape[axis + 1 :]))
+        return form(view, taps, padding).reshape(x.shape)
+
+    return filtered
+
+
+@_by_map
 def _conv(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
     before, m, n, after = x.shape
     radius = len(taps) // 2
@@ -102,23 +111,23 @@ def _conv(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
     return jnp.moveaxis(images.reshape(before, after, m, n), 1, 3)
 
 
+@_by_map
 def _separable(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
     one = jnp.ones(1, taps.dtype)
     return _banded_product(_banded_product(x, taps, one, padding), one, taps, padding)
 
 
+@_by_map
 def _banded(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
     return _banded_product(x, taps, taps, padding)
 
 
-def _matmul(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
-    before, m, n, after = x.shape
-    rows, columns = (_weighted(taps, _shifts(side, len(taps), padding)) for side in (m, n))
-    flat = x.reshape(before, m * n, after)
-    filtered = jnp.einsum(
-        "bca,cd->bda", flat, jnp.kron(rows, columns), precision=lax.Precision.HIGHEST
-    )
-    return filtered.reshape(x.shape)
+def _matmul(x, dims, taps, padding, axis):
+    # On the gradient as it is: merging its other axes first costs a TPU three copies of it.
+    rows, columns = (_weighted(taps, _shifts(side, len(taps), padding)) for side in dims)
+    whole = jnp.kron(rows, columns)
+    filtered = jnp.tensordot(x, whole, axes=(axis, 0), precision=lax.Precision.HIGHEST)
+    return jnp.moveaxis(filtered, -1, axis)
 
 
 def _shifts(side: int, size: int, padding: Padding) -> np.ndarray:
@@ -174,7 +183,7 @@ def _banded_product(x: jax.Array, rows: jax.Array, columns: jax.Array, padding: 
     return sum(w * v for w, v in zip(weights, shifted, strict=True)).reshape(x.shape)
 
 
-def _fastest(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
+def _fastest(x, dims, taps, padding, axis):
     """Chooses the form by the platform that the program is compiled for, not the one that compiles.
 
     A (3, 3, 512, 512) gradient on a (32, 16) map, two x86-64 cores with AVX2, n = 15, as multiples
@@ -186,13 +195,13 @@ def _fastest(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
     """
 
     def form(name):
-        return lambda x, taps: _FORMS[name](x, taps, padding)
+        return lambda x, taps: _FORMS[name](x, dims, taps, padding, axis)
 
     shifts = "banded" if len(taps) <= 3 else "separable"
     return lax.platform_dependent(x, taps, tpu=form("matmul"), default=form(shifts))
 
 
-_FORMS: dict[str, Callable[[jax.Array, jax.Array, Padding], jax.Array]] = {
+_FORMS: dict[str, Callable[..., jax.Array]] = {  # of (x, dims, taps, padding, axis)
     "auto": _fastest,
     "banded": _banded,
     "conv": _conv,
