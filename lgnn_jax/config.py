@@ -27,7 +27,7 @@ class Model:
     width: float = 1.0
     """Factor on the number of channels; 0.25 for small machines."""
     dropout: float = 0.3
-    """Rate inside the blocks of a Wide ResNet, in [0, 1)."""
+    """Rate inside the blocks of a Wide ResNet, in [0, 1), taken to the nearest 1/256."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type; parameters are float32."""
 

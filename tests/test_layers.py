@@ -187,3 +187,14 @@ def test_equal_elements_share_the_gradient_of_their_window():
 
     np.testing.assert_allclose(gradient(one), [1 / 3, 0, 1 / 3, 1 / 3])
     np.testing.assert_allclose(gradient(-one), [0, -1, 0, 0])
+
+
+@pytest.mark.parametrize(("rate", "actual"), [(0.3, 77 / 256), (0.5, 0.5), (0.9999, 255 / 256)])
+def test_dropout(rate, actual):
+    x = jnp.ones((10, 20, 30, 7))  # 7: not a multiple of the four elements of a random word
+    y = np.asarray(layers.dropout(jax.random.key(0), x, rate))
+    np.testing.assert_allclose(y[y != 0], 1 / (1 - actual), rtol=1e-6)
+    deviation = np.sqrt(actual * (1 - actual) / y[..., 0].size)
+    np.testing.assert_allclose((y == 0).mean((0, 1, 2)), actual, atol=4 * deviation)
+    correlations = np.corrcoef((y == 0).reshape(-1, 7).T) - np.eye(7)
+    assert np.abs(correlations).max() < 4 / np.sqrt(y[..., 0].size)

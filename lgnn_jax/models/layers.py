@@ -169,6 +169,19 @@ def _quarters(x):
     return [x[i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
 
 
+def dropout(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
+    """Sets elements to zero with probability `rate`, and scales the others to keep the mean.
+
+    The rate is taken to the nearest 1/256: eight random bits an element instead of 32 take a third
+    of the time on a CPU, where 32 are a tenth of a training step of WRN-16-8.
+    """
+    threshold = min(round(256 * rate), 255)
+    words = jax.random.bits(key, (*x.shape[:-1], -(-x.shape[-1] // 4)), jnp.uint32)
+    eighths = [(words >> jnp.uint32(shift)) & jnp.uint32(255) for shift in (0, 8, 16, 24)]
+    kept = jnp.concatenate(eighths, axis=-1)[..., : x.shape[-1]] >= jnp.uint32(threshold)
+    return jnp.where(kept, x * (256 / (256 - threshold)), jnp.zeros_like(x))
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Convolves images with zeros around them, `size // 2` on each side.

@@ -4,7 +4,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lgnn_jax.models.layers import Activation, BatchNorm, Convolution, activation, normalize
+from lgnn_jax.models.layers import (
+    Activation,
+    BatchNorm,
+    Convolution,
+    activation,
+    dropout,
+    normalize,
+)
 
 # Table II of the paper filters three sets of layers. Each is a few patterns that leave layers
 # alone, to stand before the channel counts of a table.
@@ -37,7 +44,9 @@ class Block(nn.Module):
         entry = norm(x, "bn1")
         rectified = nn.relu(entry)
         inner = norm(conv(rectified, 3, self.stride, "conv1"), "bn2")
-        y = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(inner))
+        y = nn.relu(inner)
+        if train and self.dropout > 0:
+            y = dropout(self.make_rng("dropout"), y, self.dropout)
         y = conv(y, 3, 1, "conv2")
         if x.shape[-1] != self.features or self.stride != 1:
             x = conv(rectified, 1, self.stride, "shortcut")
@@ -56,7 +65,7 @@ class WideResNet(nn.Module):
       depth: `6 n + 4`, with n blocks in a group: 10, 16, 22, 28, 40, ...
       widen: factor on the 16, 32 and 64 channels of the groups, at least 1.
       num_classes: number of logits.
-      dropout: rate between the two convolutions of a block, in [0, 1).
+      dropout: rate between the two convolutions of a block, in [0, 1), to the nearest 1/256.
       width: factor on the number of all channels, positive; 1 is the published network.
       dtype: compute type, float32 or bfloat16; parameters and logits are float32.
       axis_name: device axis over which batch statistics are averaged, if any.
