@@ -1,60 +1,62 @@
-"""The networks of `lgnn_jax.models` and their training step in PyTorch, to compare with."""
+"""The networks of `lgnn_jax.models` and their training in PyTorch, to compare with.
 
+Nothing here imports JAX, which would count as PyTorch's memory.
+"""
+
+import json
+import resource
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import flax.traverse_util
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lgnn_jax.config import Config
-from lgnn_jax.models.vgg import CHANNELS, CONVOLUTIONS
+CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 19: (2, 2, 4, 4, 4)}
+CHANNELS = (64, 128, 256, 512, 512)
 
 
-def build(config: Config, params: Any, channels_in: int) -> nn.Module:
-    """Returns the network of a config, channels_last, with the parameters `params` of ours."""
-    name, params = config.model.name, flax.traverse_util.flatten_dict(params, sep="/")
-    classes = len(params["head/bias"])
+def build(
+    name: str, *, width: float, dropout: float, classes: int, channels_in: int
+) -> "VGG | WideResNet":
+    """Returns the network `vgg<depth>` or `wrn<depth>_<widen>`, its memory channels_last."""
     if name.startswith("vgg"):
-        network = VGG(int(name[3:]), classes, config.model.width, channels_in)
+        network = VGG(int(name[3:]), classes, width, channels_in)
     else:
         depth, widen = map(int, name[3:].split("_"))
-        network = WideResNet(depth, widen, classes, config.model, channels_in)
+        network = WideResNet(depth, widen, classes, width, dropout, channels_in)
+    return network.to(memory_format=torch.channels_last)
+
+
+def load(network: nn.Module, params: dict[str, Any]) -> None:
+    """Copies our parameters, by '/'-joined path, to a network."""
     own = dict(network.named_parameters())
     for path, value in params.items():
         module, _, leaf = path.replace("/", ".").rpartition(".")
-        leaf = "bias" if leaf == "bias" else "weight"
         value = torch.from_numpy(np.array(value))
         value = value.permute({4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim])
-        parameter = own.pop(f"{module}.{leaf}")
+        parameter = own.pop(f"{module}.{'bias' if leaf == 'bias' else 'weight'}")
         assert parameter.shape == value.shape, (path, parameter.shape, value.shape)
         with torch.no_grad():
             parameter.copy_(value)
     assert not own, f"not in ours: {list(own)}"
-    return network.to(memory_format=torch.channels_last)
 
 
 def make_step(
-    network: nn.Module, config: Config, images: np.ndarray, labels: np.ndarray
-) -> Callable[[], torch.Tensor]:
-    """Returns a training step on one batch that is ready in memory, which gives the loss.
+    network: nn.Module, *, learning_rate: float, momentum: float, weight_decay: float
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Returns a training step without the filter: `(images, labels) -> loss`.
 
-    Args:
-      network: see `build`.
-      config: its optimiser, at the learning rate of the first epoch and without the filter.
-      images: standardised, `(batch, height, width, channels)`.
-      labels: `(batch,)`.
+    Images are standardised, `(batch, channels, height, width)`, channels_last.
     """
-    o = config.optimizer
     optimizer = torch.optim.SGD(
-        network.parameters(), o.learning_rate, o.momentum, weight_decay=o.weight_decay
+        network.parameters(), learning_rate, momentum, weight_decay=weight_decay
     )
-    x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)  # NHWC in memory: channels_last
-    y = torch.from_numpy(np.array(labels)).long()
 
-    def step():
+    def step(x, y):
         optimizer.zero_grad()
         loss = F.cross_entropy(network(x), y)
         loss.backward()
@@ -62,6 +64,32 @@ def make_step(
         return loss.detach()
 
     return step
+
+
+def train(folder: str, steps: int, batch_size: int, network: dict, optimizer: dict) -> None:
+    """Trains on `images.npy` and `labels.npy` of a folder and tests on 10,000 of the images.
+
+    Prints the peak memory of the process in bytes.
+    """
+    images, labels = (torch.from_numpy(np.load(Path(folder) / f"{n}.npy")) for n in _ARRAYS)
+    network = build(channels_in=images.shape[-1], **network)
+    step = make_step(network, **optimizer)
+
+    def batch(indices):
+        x = (images[indices].float() - 120) / 64
+        return x.permute(0, 3, 1, 2), labels[indices].long()
+
+    order = torch.randperm(len(images))
+    for i in range(steps):
+        step(*batch(order[i * batch_size : (i + 1) * batch_size]))
+    network.eval()
+    with torch.no_grad():
+        for indices in torch.arange(10_000).split(batch_size):
+            network(batch(indices)[0])
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+_ARRAYS = ("images", "labels")
 
 
 class VGG(nn.Module):
@@ -83,6 +111,7 @@ class VGG(nn.Module):
         self.head = nn.Linear(c_in, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the logits, or the stream, of images `(batch, channels, height, width)`."""
         for block in self.blocks:
             for name in block:
                 x = self.get_submodule(f"conv{name}")(x)
@@ -106,6 +135,7 @@ class Block(nn.Module):
             self.shortcut = nn.Conv2d(c_in, c_out, 1, stride, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the logits, or the stream, of images `(batch, channels, height, width)`."""
         entry = F.relu(self.bn1(x), inplace=self.shortcut is not None)
         y = self.conv1(entry)
         y = self.conv2(self.dropout(F.relu(self.bn2(y), inplace=True)))
@@ -115,23 +145,28 @@ class Block(nn.Module):
 class WideResNet(nn.Module):
     """As `lgnn_jax.models.WideResNet`, and its names."""
 
-    def __init__(self, depth: int, widen: int, classes: int, model: Any, channels_in: int):
+    def __init__(self, depth, widen, classes, width, dropout, channels_in):
         super().__init__()
-        c_in = max(1, round(16 * model.width))
+        c_in = max(1, round(16 * width))
         self.stem = nn.Conv2d(channels_in, c_in, 3, padding=1, bias=False)
         self.blocks = []
         for group, channels in enumerate((16, 32, 64), start=1):
-            c_out = max(1, round(channels * widen * model.width))
+            c_out = max(1, round(channels * widen * width))
             for i in range(1, (depth - 4) // 6 + 1):
                 stride = 2 if group > 1 and i == 1 else 1
                 self.blocks.append(f"group{group}_block{i}")
-                self.add_module(self.blocks[-1], Block(c_in, c_out, stride, model.dropout))
+                self.add_module(self.blocks[-1], Block(c_in, c_out, stride, dropout))
                 c_in = c_out
         self.bn = nn.BatchNorm2d(c_in)
         self.head = nn.Linear(c_in, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the logits, or the stream, of images `(batch, channels, height, width)`."""
         x = self.stem(x)
         for name in self.blocks:
             x = self.get_submodule(name)(x)
         return self.head(F.relu(self.bn(x), inplace=True).mean((2, 3)))
+
+
+if __name__ == "__main__":
+    train(**json.loads(sys.argv[1]))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+import flax
 import jax
 import numpy as np
 import tyro
@@ -99,6 +100,7 @@ def _ours(config, dataset):
 def _pytorch(config, dataset):
     """The step in PyTorch, after a check of its first losses against ours."""
     import pytorch
+    import torch
 
     plain = dataclasses.replace(
         config,
@@ -107,17 +109,35 @@ def _pytorch(config, dataset):
         data=Data(pad=0, flip=False),
     )
     session = Session(plain, dataset, jax.devices()[:1])
-    params = session.initial_state.params
+    params = flax.traverse_util.flatten_dict(session.initial_state.params, sep="/")
     images = data.standardize(dataset.train_images, *data.statistics(dataset.train_images))
     order = session.epoch_order(0).ravel()
-    batch = np.asarray(images)[order], dataset.train_labels[order]
-    network = pytorch.build(plain, params, images.shape[-1])
-    their_step, our_step = pytorch.make_step(network, plain, *batch), _ours(plain, dataset)
+    x = torch.from_numpy(np.asarray(images)[order]).permute(0, 3, 1, 2)  # channels_last as it is
+    y = torch.from_numpy(dataset.train_labels[order]).long()
+
+    def step(config):
+        model, o = config.model, config.optimizer
+        network = pytorch.build(
+            model.name,
+            width=model.width,
+            dropout=model.dropout,
+            classes=len(dataset.class_names),
+            channels_in=images.shape[-1],
+        )
+        pytorch.load(network, params)
+        step = pytorch.make_step(
+            network,
+            learning_rate=o.learning_rate,
+            momentum=o.momentum,
+            weight_decay=o.weight_decay,
+        )
+        return lambda: step(x, y)
+
+    their_step, our_step = step(plain), _ours(plain, dataset)
     theirs = [float(their_step()) for _ in range(CHECKED_STEPS)]
     ours = [float(our_step().loss) for _ in range(CHECKED_STEPS)]
     np.testing.assert_allclose(theirs, ours, rtol=1e-4)
-    network = pytorch.build(config, params, images.shape[-1])
-    return pytorch.make_step(network, config, *batch)
+    return step(config)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,154 @@
+"""A training run as a process: time outside of its steps, and peak memory against PyTorch's.
+
+    python benchmarks/run.py [--config vgg11_cifar100] [--data cifar10] [--output run.json]
+
+Each trains for some steps and evaluates the test images, in a process of its own. Ours is the loop
+of `lgnn train`, its steps made to wait for their results: what it does between them is then all
+that can be outside. In a real run most of it happens while a step computes.
+PyTorch (optional) gets the images as uint8 arrays and makes its batches from them.
+"""
+
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from timing import environment, report
+
+from lgnn_jax import data
+from lgnn_jax.cli import load_config
+from lgnn_jax.config import Data
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Time outside of the steps, and peak memory."""
+
+    config: str = "vgg11_cifar100"
+    """Name of a run in configs/."""
+    data: str = "cifar10"
+    """Data set."""
+    data_dir: Path | None = None
+    """Where prepared copies lie, as for `lgnn train`."""
+    steps: int = 30
+    """Steps of each process."""
+    pytorch: bool = True
+    """Whether to compare with PyTorch."""
+    output: Path | None = None
+    """Where to write the figures as JSON."""
+    inner: bool = False
+    """Only train, and print what was measured: the process whose memory counts."""
+
+
+def main(arguments: Arguments) -> None:
+    """Measures, prints and writes."""
+    if arguments.inner:
+        print(json.dumps(_train(arguments)))
+        return
+    ours = json.loads(_last_line([*sys.argv, "--inner"]))
+    outside, whole = np.array(ours["outside"]), np.array(ours["whole"])
+    row = [arguments.config, f"{100 * outside.sum() / whole.sum():.2f} %"]
+    row += [f"{1e3 * np.median(outside):.2f} ms", f"{ours['peak_bytes'] / 1e9:.2f} GB"]
+    results = {"ours": ours}
+    if arguments.pytorch:
+        peak = results["pytorch_peak_bytes"] = _pytorch_peak_bytes(arguments)
+        row.append(f"{ours['peak_bytes'] / peak:.2f}")
+    report(
+        f"Training on {arguments.data}, {arguments.steps} steps",
+        environment("jax", "flax", "torch"),
+        ["config", "outside of the steps", "median a step", "peak memory"]
+        + ["ours / PyTorch's"] * arguments.pytorch,
+        [row],
+        results,
+        arguments.output,
+    )
+
+
+def _last_line(command):
+    done = subprocess.run([sys.executable, *command], check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.splitlines()[-1]
+
+
+def _pytorch_peak_bytes(arguments):
+    config = load_config(arguments.config)
+    model, o = config.model, config.optimizer
+    dataset = data.load(arguments.data, arguments.data_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "images.npy", dataset.train_images)
+        np.save(Path(folder) / "labels.npy", dataset.train_labels)
+        options = {
+            "folder": folder,
+            "steps": arguments.steps,
+            "batch_size": config.batch_size,
+            "network": {
+                "name": model.name,
+                "width": model.width,
+                "dropout": model.dropout,
+                "classes": len(dataset.class_names),
+            },
+            "optimizer": {
+                "learning_rate": o.learning_rate,
+                "momentum": o.momentum,
+                "weight_decay": o.weight_decay,
+            },
+        }
+        script = Path(__file__).with_name("pytorch.py")
+        return int(_last_line([str(script), json.dumps(options)]))
+
+
+def _train(arguments):
+    """Trains and returns seconds by step, and the peak memory of this process."""
+    import jax
+
+    from lgnn_jax import run
+    from lgnn_jax.log import Log
+    from lgnn_jax.session import Session
+
+    config = dataclasses.replace(
+        load_config(arguments.config), data=Data(arguments.data), variant="constant"
+    )
+    session = Session(config, data.load(arguments.data, arguments.data_dir), jax.devices()[:1])
+    session.plan = session.plan._replace(steps_per_epoch=arguments.steps)
+    session.compile()
+    times = []
+
+    def train_step(state, indices, step=session.train_step):
+        started = time.perf_counter()
+        result = jax.block_until_ready(step(state, indices))
+        times.append((started, time.perf_counter()))
+        return result
+
+    session.train_step = train_step
+    state = session.place(session.initial_state)
+    with tempfile.TemporaryDirectory() as folder, Log() as log:
+        log.start(
+            Path(folder) / "metrics.jsonl",
+            write=True,
+            total_steps=arguments.steps,
+            steps_per_epoch=arguments.steps,
+            step=0,
+        )
+
+        def record(step, epoch, split, metrics, rate):
+            values = {"loss": float(metrics.loss), "accuracy": float(metrics.accuracy)}
+            log.record(step=step, epoch=epoch, split=split, images_per_second=rate, **values)
+
+        state = run._train_epoch(session, state, 0, log, record, lambda: None)
+    session.evaluate(state)
+    starts, ends = np.array(times).T
+    return {
+        "outside": (starts[1:] - ends[:-1]).tolist(),
+        "whole": np.diff(starts).tolist(),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
