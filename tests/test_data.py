@@ -206,6 +206,8 @@ def test_damaged_copies_are_one_clear_line(cifar_dir, tmp_path):
 def test_a_prepared_copy_is_read_without_tensorflow(cifar_dir):
     cifar = data.load("cifar10", cifar_dir, train_images=500)
     assert cifar.train_images.shape == (500, 32, 32, 3)
+    on_cpu = jax.device_put(cifar.train_images, jax.devices("cpu")[0])
+    assert on_cpu.unsafe_buffer_pointer() == cifar.train_images.ctypes.data  # shared, no copy
     assert cifar.test_images.shape == (10_000, 32, 32, 3)
     assert np.bincount(cifar.test_labels).tolist() == [1000] * 10
     assert cifar.class_names[3] == "cat"
