@@ -200,11 +200,12 @@ def _padded_sum(lines, weights, shifts):
 def _fastest(x, dims, taps, padding, axis):
     """Chooses the form by the platform that the program is compiled for, not the one that compiles.
 
-    A (3, 3, 512, 512) gradient on a (32, 16) map, two x86-64 cores with AVX2, n = 15, as multiples
-    of a copy's time (`python benchmarks/filter.py`): banded 2.6, separable 4.1, matmul 20, conv 72.
-    With a 5x5 window (`--kernel-size 5 --sigma 1`): separable 4.6, banded 6.8. For a whole VGG-11
-    step on TPU v5e the compiler reckons (an estimate, not a timing) 0.22 GB of extra memory traffic
-    for matmul, 0.79 GB for shifts and sums. GPUs are not measured: shifts and sums are memory-bound
+    A (3, 3, 512, 512) gradient on a (32, 16) map, two x86-64 cores with AVX-512, n = 15, as
+    multiples of a copy's time (`python benchmarks/filter.py`): banded 1.5, separable 1.8, matmul
+    11, conv 55. With a 5x5 window separable is ahead, as its sums grow with the window's side and
+    not with its area. For a whole VGG-11 step on TPU v5e the compiler reckons (an estimate, not a
+    timing; `python benchmarks/tpu.py`) 2.74 GB of memory traffic without the filter, 2.84 with
+    matmul, 3.27 with conv. GPUs are not measured: shifts and sums are memory-bound
     wherever they fuse.
     """
 
