@@ -1,3 +1,5 @@
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -6,15 +8,16 @@ import pytest
 from jax import lax
 
 from lgnn_jax.models import layers
-from lgnn_jax.models.winograd import multiplications, winograd
+from lgnn_jax.models.winograd import multiplications, winograd, winograd_rows
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
 # height, width, batch, c_in, c_out, window, stride
 CONVOLUTIONS = [
     (32, 32, 2, 3, 16, 3, 1),  # first layer: patches
-    (8, 8, 2, 16, 32, 3, 1),  # Winograd
-    (12, 16, 2, 32, 24, 3, 1),  # Winograd, one axis after the other
+    (4, 4, 2, 32, 32, 3, 1),  # Winograd
+    (12, 16, 2, 64, 48, 3, 1),  # Winograd, one axis after the other
+    (8, 8, 2, 16, 32, 3, 1),  # Winograd along the height
     (2, 2, 2, 64, 32, 3, 1),  # window larger than the image
     (1, 1, 2, 8, 8, 3, 1),
     (8, 8, 2, 16, 32, 3, 2),
@@ -68,16 +71,18 @@ def test_convolution_equals_lax(case):
 
 @pytest.mark.parametrize("height", [1, 2, 3, 4, 5, 7, 8, 9, 13])
 @pytest.mark.parametrize("width", [1, 2, 6, 12])
-def test_winograd_on_every_kind_of_line(height, width):
+@pytest.mark.parametrize("form", [winograd, winograd_rows])
+def test_winograd_on_every_kind_of_line(form, height, width):
     operands = _operands((height, width, 3, 5, 4, 3, 1))
-    actual = _values_and_gradients(winograd, *operands)
+    actual = _values_and_gradients(form, *operands)
     _assert_close(actual, _values_and_gradients(lambda x, k: _reference(x, k, 1), *operands))
 
 
+@pytest.mark.parametrize("form", [winograd, winograd_rows])
 @pytest.mark.parametrize("side", [8, 16])
-def test_rounding_of_winograd(side):
+def test_rounding_of_winograd(side, form):
     x, kernel = _operands((side, side, 16, 64, 16, 3, 1))
-    actual = np.asarray(jax.jit(winograd)(x, kernel), np.float64)
+    actual = np.asarray(jax.jit(form)(x, kernel), np.float64)
     x = np.pad(np.asarray(x, np.float64), [(1, 1), (1, 1), (0, 0), (0, 0)])
     kernel = np.asarray(kernel, np.float64)
     expected = sum(x[i : i + side, j : j + side] @ kernel[i, j] for i in range(3) for j in range(3))
@@ -85,11 +90,44 @@ def test_rounding_of_winograd(side):
     assert np.abs(actual - expected).max() < 2e-5
 
 
-def test_winograd_is_chosen_where_it_saves_multiplications():
-    assert multiplications(2, 2, 512, 512) < 9 * 512 / 3.5
-    assert multiplications(16, 16, 256, 256) < 9 * 256 / 2
-    assert multiplications(32, 32, 3, 64) > 9 * 3
-    assert multiplications(224, 224, 64, 64) > 9 * 64  # its lines are dense matrices
+@pytest.mark.parametrize(
+    ("case", "form"),
+    [
+        ((2, 2, 2, 512, 512, 3, 1), "winograd"),
+        ((16, 16, 2, 256, 256, 3, 1), "winograd"),
+        ((8, 8, 2, 32, 64, 3, 1), "winograd_rows"),
+        ((32, 32, 2, 16, 128, 3, 1), "winograd_rows"),
+        ((32, 32, 2, 3, 64, 3, 1), "_patches"),
+        ((224, 224, 2, 16, 16, 3, 1), "_patches"),  # lines that long are large dense matrices
+        ((16, 16, 2, 64, 64, 3, 2), "_patches"),
+        ((16, 16, 2, 64, 64, 1, 1), "_patches"),
+    ],
+)
+def test_the_form_with_the_fewest_multiplications_is_chosen(case, form, monkeypatch):
+    calls = []
+    for name in ("winograd", "winograd_rows", "_patches"):
+        monkeypatch.setattr(layers, name, lambda x, *_, name=name, **__: calls.append(name) or x)
+    x, kernel = jax.eval_shape(lambda: _operands(case))
+    jax.eval_shape(lambda x, kernel: layers._cpu_convolve(x, kernel, stride=case[-1]), x, kernel)
+    assert calls == [form]
+
+
+@pytest.mark.parametrize("case", [(8, 8, 16, 32), (4, 4, 3, 5), (12, 16, 8, 2), (1, 2, 4, 4)])
+def test_multiplications_counts_the_matrix_products(case):
+    height, width, c_in, c_out = case
+
+    def count(form, batch):
+        x, kernel = _operands((height, width, batch, c_in, c_out, 3, 1))
+        products = [
+            math.prod(eqn.outvars[0].aval.shape) * eqn.invars[0].aval.shape[-1]
+            for eqn in jax.make_jaxpr(form)(x, kernel).jaxpr.eqns
+            if eqn.primitive.name == "dot_general"
+        ]
+        return sum(products) / (height * width * c_out)
+
+    # One image more; the taps are transformed once for all.
+    actual = [count(form, 2) - count(form, 1) for form in (winograd, winograd_rows)]
+    np.testing.assert_allclose(actual, multiplications(*case))
 
 
 @pytest.mark.parametrize("case", [CONVOLUTIONS[1], CONVOLUTIONS[5]])

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lgnn_jax.models.winograd import multiplications, winograd
+from lgnn_jax.models.winograd import multiplications, winograd, winograd_rows
 
 _DIMENSION_NUMBERS = ("HWNC", "HWIO", "HWNC")
 
@@ -235,12 +235,13 @@ def _lax_convolve(x, kernel, *, stride):
 
 
 def _cpu_convolve(x, kernel, *, stride):
-    """Whichever form has fewer multiplications; Winograd's in float32 alone, for its rounding."""
+    """Whichever form has the fewest multiplications; Winograd's in float32 alone, for rounding."""
     height, width, _, c_in = x.shape
-    applies = kernel.shape[0] == 3 and stride == 1 and x.dtype == jnp.float32
-    if applies and multiplications(height, width, c_in, kernel.shape[-1]) < 9 * c_in:
-        return winograd(x, kernel)
-    return _patches(x, kernel, stride=stride)
+    forms = {partial(_patches, stride=stride): 9 * c_in}
+    if kernel.shape[0] == 3 and stride == 1 and x.dtype == jnp.float32:
+        counts = multiplications(height, width, c_in, kernel.shape[-1])
+        forms |= dict(zip((winograd, winograd_rows), counts, strict=True))
+    return min(forms, key=forms.get)(x, kernel)
 
 
 def _patches(x, kernel, *, stride):

@@ -3,7 +3,8 @@
 A line of n pixels, zeros beyond its ends, is convolved with 3 taps by products of sums: with
 constant matrices, `y = output @ ((kernel @ g) * (tiles @ x))`. On `(height, width, batch,
 channels)` each constant matrix multiplies rows of contiguous memory. The zeros at the ends are in
-the matrices; nothing is padded, gathered or scattered, forward or backward.
+the matrices; nothing is padded, gathered or scattered, forward or backward. With few channels the
+matrices of two axes cost more than they save: then the rows alone are transformed.
 
     | pixels | products | multiplications saved, in two dimensions |
     | 1      | 1        | 9 x: the other taps see zeros            |
@@ -71,11 +72,34 @@ def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return y.reshape(height, width, batch, c_out)
 
 
-def multiplications(height: int, width: int, c_in: int, c_out: int) -> float:
-    """Counts those of `winograd`, for each output of each image (a plain sum has `9 * c_in`)."""
+def winograd_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """As `winograd`, with products of whole windows along the width: for few channels."""
+    height, width, batch, c_in = x.shape
+    c_out = kernel.shape[-1]
+    rows = _line(height)
+    r, t, _ = rows.tiles.shape
+
+    lines = _constant(rows.tiles.reshape(r * t, height)) @ x.reshape(height, -1)
+    lines = lines.reshape(r, t, width, batch, c_in)
+    lines = jnp.pad(lines, [(0, 0), (0, 0), (1, 1), (0, 0), (0, 0)])
+    windows = jnp.concatenate([lines[:, :, j : j + width] for j in range(3)], -1)
+    taps = _constant(rows.kernel) @ kernel.reshape(3, -1)
+    products = windows.reshape(r, -1, 3 * c_in) @ taps.reshape(r, 3 * c_in, c_out)
+    y = _constant(rows.output.reshape(height, r * t)) @ products.reshape(r * t, -1)
+    return y.reshape(height, width, batch, c_out)
+
+
+def multiplications(height: int, width: int, c_in: int, c_out: int) -> tuple[float, float]:
+    """Counts those of `winograd` and of `winograd_rows`, for each output of each image.
+
+    A plain sum has `9 * c_in`.
+    """
     rows, columns = (np.prod(_line(side).tiles.shape[:2]) for side in (height, width))
-    transform = rows + rows / height * columns
-    return transform * (1 + c_in / c_out) + rows * columns / (height * width) * c_in
+    small = height * width <= _SMALL_IMAGE
+    both = rows * columns if small else rows + rows / height * columns
+    transforms = np.array([both, rows]) * (1 + c_in / c_out)
+    products = np.array([rows * columns / (height * width), 3 * rows / height]) * c_in
+    return tuple(transforms + products)
 
 
 def _constant(matrix):
