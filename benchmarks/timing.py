@@ -10,9 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+_REST = 0.02  # seconds
+
 
 def alternate(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
     """Times calls in turn, A B C A B C ..., after one round of warm-up.
+
+    A short rest before each lets threads that wait for more work go to sleep, rather than take
+    time from the next.
 
     Args:
       calls: by name; each returns when its work is done.
@@ -24,6 +29,7 @@ def alternate(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str,
     seconds = {name: [] for name in calls}
     for i in range(repeats + 1):
         for name, call in calls.items():
+            time.sleep(_REST)
             started = time.perf_counter()
             call()
             if i > 0:
@@ -45,6 +51,8 @@ def environment(*packages: str) -> dict[str, str]:
         lines = cpuinfo.read_text().splitlines()
         cpu = next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), cpu)
     found = {"cpu": cpu, "cores": str(os.cpu_count()), "python": platform.python_version()}
+    if "GLIBC_TUNABLES" in os.environ:  # large pages; see README
+        found["tunables"] = os.environ["GLIBC_TUNABLES"]
     for package in packages:
         try:
             found[package] = version(package)
