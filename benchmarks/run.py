@@ -63,7 +63,7 @@ def main(arguments: Arguments) -> None:
     report(
         f"Training on {arguments.data}, {arguments.steps} steps",
         environment("jax", "flax", "torch"),
-        ["config", "outside of the steps", "median a step", "peak memory"]
+        ["config", "outside of the steps", "of each, median", "peak memory"]
         + ["ours / PyTorch's"] * arguments.pytorch,
         [row],
         results,
