@@ -25,6 +25,7 @@ CONVOLUTIONS = [
     (8, 8, 2, 16, 32, 1, 1),
     (8, 7, 2, 16, 32, 1, 2),
     (9, 9, 2, 2, 3, 5, 1),
+    (12, 16, 2, 32, 24, 3, 1),
 ]
 
 
@@ -98,7 +99,7 @@ def test_rounding_of_winograd(side, form):
         ((8, 8, 2, 32, 64, 3, 1), "winograd_rows"),
         ((32, 32, 2, 16, 128, 3, 1), "winograd_rows"),
         ((32, 32, 2, 3, 64, 3, 1), "_patches"),
-        ((224, 224, 2, 16, 16, 3, 1), "_patches"),  # lines that long are large dense matrices
+        ((224, 224, 2, 64, 64, 3, 1), "_patches"),  # lines that long are large dense matrices
         ((16, 16, 2, 64, 64, 3, 2), "_patches"),
         ((16, 16, 2, 64, 64, 1, 1), "_patches"),
     ],
@@ -110,6 +111,13 @@ def test_the_form_with_the_fewest_multiplications_is_chosen(case, form, monkeypa
     x, kernel = jax.eval_shape(lambda: _operands(case))
     jax.eval_shape(lambda x, kernel: layers._cpu_convolve(x, kernel, stride=case[-1]), x, kernel)
     assert calls == [form]
+
+
+def test_winograd_saves_multiplications():
+    assert multiplications(2, 2, 512, 512)[0] < 9 * 512 / 3.5
+    assert multiplications(16, 16, 256, 256)[0] < 9 * 256 / 2
+    assert min(multiplications(32, 32, 3, 64)) > 9 * 3
+    assert min(multiplications(224, 224, 64, 64)) > 9 * 64  # its lines are dense matrices
 
 
 @pytest.mark.parametrize("case", [(8, 8, 16, 32), (4, 4, 3, 5), (12, 16, 8, 2), (1, 2, 4, 4)])
@@ -130,7 +138,7 @@ def test_multiplications_counts_the_matrix_products(case):
     np.testing.assert_allclose(actual, multiplications(*case))
 
 
-@pytest.mark.parametrize("case", [CONVOLUTIONS[1], CONVOLUTIONS[5]])
+@pytest.mark.parametrize("case", [CONVOLUTIONS[1], CONVOLUTIONS[3], CONVOLUTIONS[6]])
 def test_convolution_in_bfloat16(case):
     x, kernel = _operands(case, jnp.bfloat16)
     y = layers.convolve(x, kernel, case[-1])

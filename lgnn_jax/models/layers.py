@@ -255,7 +255,7 @@ def _patches(x, kernel, *, stride):
     x = jnp.concatenate([x[i : i + (height - 1) * stride + 1 : stride] for i in range(size)], -1)
     columns = [x[:, j : j + (width - 1) * stride + 1 : stride] for j in range(size)]
     patches = jnp.concatenate(columns, -1)
-    # With the kernel this way round its gradient takes 0.6 of the time.
+    # With the kernel this way round its gradient, as a product, takes 0.6 of the time.
     product = jnp.einsum(
         "pk,ok->po",
         patches.reshape(-1, size * size * c_in),
