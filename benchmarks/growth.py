@@ -8,6 +8,7 @@ for a CPU: there the compiler adds up its figures in float32, so the last digit 
 rounding.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -144,6 +145,7 @@ def lower_step(config: Config, info: Info, devices: list[jax.Device]) -> jax.sta
         planned.model,
         tx,
         config,
+        image_shape=info.image_shape,
         steps_per_epoch=planned.steps_per_epoch,
         mean=np.zeros(3, np.float32),
         deviation=np.ones(3, np.float32),
@@ -152,7 +154,7 @@ def lower_step(config: Config, info: Info, devices: list[jax.Device]) -> jax.sta
     share = config.batch_size // len(devices)
     return parallelize(step, devices, whole=3, shares=1, donate=True).lower(
         jax.eval_shape(partial(init_state, planned.model, tx, info.image_shape, config.seed)),
-        jax.ShapeDtypeStruct((info.train_count, *info.image_shape), np.uint8),
+        jax.ShapeDtypeStruct((info.train_count, math.prod(info.image_shape)), np.uint8),
         jax.ShapeDtypeStruct((info.train_count,), np.int32),
         jax.ShapeDtypeStruct((len(devices), share), np.int32),
     )

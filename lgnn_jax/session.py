@@ -116,22 +116,19 @@ class Session:
         model, steps_per_epoch = self.plan.model, self.plan.steps_per_epoch
         tx = optimizer.build_optimizer(config, self.plan.shapes, steps_per_epoch)
         mean, deviation = data.statistics(dataset.train_images)
-        self.initial_state = init_state(model, tx, dataset.info.image_shape, config.seed)
+        image_shape = dataset.info.image_shape
+        images = {"image_shape": image_shape, "mean": mean, "deviation": deviation}
+        self.initial_state = init_state(model, tx, image_shape, config.seed)
         self.init_sha256 = tree_sha256(self.initial_state.params)
         train_step = make_train_step(
-            model,
-            tx,
-            config,
-            steps_per_epoch=steps_per_epoch,
-            mean=mean,
-            deviation=deviation,
-            axis_name=AXIS,
+            model, tx, config, **images, steps_per_epoch=steps_per_epoch, axis_name=AXIS
         )
-        eval_step = make_eval_step(model, mean=mean, deviation=deviation, axis_name=AXIS)
+        eval_step = make_eval_step(model, **images, axis_name=AXIS)
         self._train_step = parallelize(train_step, devices, whole=3, shares=1, donate=True)
         self._eval_step = parallelize(eval_step, devices, whole=4, shares=2)
-        self._train_arrays = replicate((dataset.train_images, dataset.train_labels), devices)
-        self._test_arrays = replicate((dataset.test_images, dataset.test_labels), devices)
+        train, test = (x.reshape(len(x), -1) for x in (dataset.train_images, dataset.test_images))
+        self._train_arrays = replicate((train, dataset.train_labels), devices)
+        self._test_arrays = replicate((test, dataset.test_labels), devices)
         self._local = np.array([d.process_index == jax.process_index() for d in devices])
 
     def place(self, state: TrainState) -> TrainState:

@@ -73,6 +73,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     config: Config,
     *,
+    image_shape: tuple[int, ...],
     steps_per_epoch: int,
     mean: np.ndarray,
     deviation: np.ndarray,
@@ -80,8 +81,9 @@ def make_train_step(
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns the pure training step `(state, images, labels, indices) -> (state, metrics)`.
 
-    The step gathers the uint8 `images[indices]`, augments and standardises them, and updates the
-    state by the gradient of the mean cross entropy. Its randomness comes from the seed and
+    The step gathers its images, augments and standardises them, and updates the state by the
+    gradient of the mean cross entropy. `images` is uint8 `(count, height * width * channels)`: with
+    four axes a TPU would bring the whole data set to another layout in each step. Its randomness comes from the seed and
     `state.step` alone; for dropout also from the device. Under a mapped axis `axis_name`, each
     device gets its share of a batch's `indices`, in the order of the axis, and the update is that
     of the whole batch.
@@ -90,6 +92,7 @@ def make_train_step(
       model: the network, built with the same `axis_name`.
       tx: the optimiser.
       config: the run, for its seed and augmentation.
+      image_shape: `(height, width, channels)`.
       steps_per_epoch: after so many steps the metrics start anew.
       mean: of the images, by channel.
       deviation: of the images, by channel.
@@ -101,9 +104,8 @@ def make_train_step(
         device = 0 if axis_name is None else lax.axis_index(axis_name)
         key_augment, key_dropout = jax.random.split(jax.random.fold_in(base_key, state.step))
         positions = device * len(indices) + jnp.arange(len(indices))
-        x = data.augment(
-            key_augment, images[indices], positions, pad=config.data.pad, flip=config.data.flip
-        )
+        x = images[indices].reshape(-1, *image_shape)
+        x = data.augment(key_augment, x, positions, pad=config.data.pad, flip=config.data.flip)
         x = data.standardize(x, mean, deviation)
         y = labels[indices]
 
@@ -142,17 +144,22 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: nn.Module, *, mean: np.ndarray, deviation: np.ndarray, axis_name: str | None = None
+    model: nn.Module,
+    *,
+    image_shape: tuple[int, ...],
+    mean: np.ndarray,
+    deviation: np.ndarray,
+    axis_name: str | None = None,
 ) -> Callable[..., jax.Array]:
     """Returns the pure step `(params, batch_stats, images, labels, indices, weights) -> sums`.
 
-    `sums` is float32 `(2,)`: loss and correct predictions over the images at `indices`, each
+    Arguments and `images` are as for `make_train_step`. `sums` is float32 `(2,)`: loss and correct predictions over the images at `indices`, each
     counted `weights` times (0 for an index that only fills up a batch), over all devices of
     `axis_name`.
     """
 
     def eval_step(params, batch_stats, images, labels, indices, weights):
-        x = data.standardize(images[indices], mean, deviation)
+        x = data.standardize(images[indices].reshape(-1, *image_shape), mean, deviation)
         y = labels[indices]
         logits = model.apply({"params": params, "batch_stats": batch_stats}, x, train=False)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)

@@ -35,10 +35,19 @@ def test_two_steps_equal_a_float64_computation(tiny_config, tiny_dataset, varian
     tx = optimizer.build_optimizer(config, session.plan.shapes, steps_per_epoch=1)
     model = session.plan.model.clone(axis_name=None)
     step = jax.jit(
-        make_train_step(model, tx, config, steps_per_epoch=1, mean=mean, deviation=deviation)
+        make_train_step(
+            model,
+            tx,
+            config,
+            image_shape=(32, 32, 3),
+            steps_per_epoch=1,
+            mean=mean,
+            deviation=deviation,
+        )
     )
     state = init_state(model, tx, (32, 32, 3), seed=0)
     images, labels = tiny_dataset.train_images, tiny_dataset.train_labels
+    flat = images.reshape(len(images), -1)
 
     params, stats = jax.device_get((state.params, state.batch_stats))
     buffers = jax.tree.map(np.zeros_like, params)
@@ -46,7 +55,7 @@ def test_two_steps_equal_a_float64_computation(tiny_config, tiny_dataset, varian
     maps = {4: (2, 2), 8: (4, 2), 16: (4, 4), 32: (8, 4)}
     for epoch, sigma in enumerate(sigmas):
         indices = np.arange(16) + 16 * epoch
-        state, metrics = step(state, images, labels, indices)
+        state, metrics = step(state, flat, labels, indices)
 
         x = (images[indices] - np.asarray(mean, np.float64)) / deviation
         loss, logits, gradients, stats = reference.vgg_loss_and_gradients(
