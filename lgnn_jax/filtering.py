@@ -19,6 +19,9 @@ from lgnn_jax.som import SomDimensions
 Method = Literal["auto", "conv", "separable", "banded", "matmul"]
 Padding = Literal["replicate", "wrap", "zero"]
 
+# Of the gradient, to bfloat16, and of the weights, to the sum of two.
+_ROUNDED = (lax.Precision.DEFAULT, lax.Precision.HIGH)
+
 _PAD_MODE = {"replicate": "edge", "wrap": "wrap", "zero": "constant"}
 
 
@@ -47,7 +50,9 @@ def low_pass(
       neuron_axis: the axis of `x` that counts the neurons.
 
     Returns:
-      An array of the shape and dtype of `x`, computed in float32 (float64 for float64).
+      An array of the shape and dtype of `x`, computed in float32 (float64 for float64). On TPUs
+      "auto" rounds `x` to bfloat16, some 0.2 % of it, unless `jax_default_matmul_precision` is
+      set: JAX does so there with the operands of the convolution that computed the gradient.
 
     Raises:
       ValueError: for an unknown `padding` or `method`, or `dims` that do not fit.
@@ -122,12 +127,30 @@ def _banded(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
     return _banded_product(x, taps, taps, padding)
 
 
-def _matmul(x, dims, taps, padding, axis):
+def _matmul(x, dims, taps, padding, axis, *, precision=lax.Precision.HIGHEST):
     # On the gradient as it is: merging its other axes first costs a TPU three copies of it.
-    rows, columns = (_weighted(taps, _shifts(side, len(taps), padding)) for side in dims)
-    whole = jnp.kron(rows, columns)
-    filtered = jnp.tensordot(x, whole, axes=(axis, 0), precision=lax.Precision.HIGHEST)
+    whole = _matrix(dims, taps, padding)
+    filtered = jnp.tensordot(x, whole, axes=(axis, 0), precision=precision)
     return jnp.moveaxis(filtered, -1, axis)
+
+
+def _matrix(dims: SomDimensions, taps: jax.Array, padding: Padding) -> jax.Array:
+    """The filter of a whole map as a matrix `(m * n, m * n)`, from, to.
+
+    It is the Kronecker product of the lines' matrices, but made of comparisons, which a TPU fuses
+    into the product. `jnp.kron` passes through four axes, the last of 16 neurons or so, and a TPU
+    pads it to 128.
+    """
+    count, n = prod(dims), dims[1]
+    source = lax.broadcasted_iota(jnp.int32, (count, count), 0)
+    target = np.arange(count, dtype=np.int32)
+
+    def line(side, source, target):
+        shifts = _shifts(side, len(taps), padding)
+        seen = np.where(shifts.any(axis=1), shifts.argmax(axis=1), -1).astype(np.int32)
+        return sum(jnp.where(source == seen[k, target][None], taps[k], 0) for k in range(len(taps)))
+
+    return line(dims[0], source // n, target // n) * line(n, source % n, target % n)
 
 
 def _shifts(side: int, size: int, padding: Padding) -> np.ndarray:
@@ -204,16 +227,20 @@ def _fastest(x, dims, taps, padding, axis):
     multiples of a copy's time (`python benchmarks/filter.py`): banded 1.5, separable 1.8, matmul
     11, conv 55. With a 5x5 window separable is ahead, as its sums grow with the window's side and
     not with its area. For a whole VGG-11 step on TPU v5e the compiler reckons (an estimate, not a
-    timing; `python benchmarks/tpu.py`) 2.74 GB of memory traffic without the filter, 2.84 with
-    matmul, 3.27 with conv. GPUs are not measured: shifts and sums are memory-bound
-    wherever they fuse.
+    timing; `python benchmarks/tpu.py`) 1.36 GB of memory traffic without the filter, 1.41 so,
+    1.49 with float32 throughout, 3.08 with separable. GPUs are not measured: shifts and sums are
+    memory-bound wherever they fuse.
     """
 
-    def form(name):
-        return lambda x, taps: _FORMS[name](x, dims, taps, padding, axis)
+    def form(name, **options):
+        return lambda x, taps: _FORMS[name](x, dims, taps, padding, axis, **options)
 
+    # The weights stay exact to 1e-5, so that they still add up to 1.
+    precision = None if jax.config.jax_default_matmul_precision else _ROUNDED
     shifts = "banded" if len(taps) <= 3 else "separable"
-    return lax.platform_dependent(x, taps, tpu=form("matmul"), default=form(shifts))
+    return lax.platform_dependent(
+        x, taps, tpu=form("matmul", precision=precision), default=form(shifts)
+    )
 
 
 _FORMS: dict[str, Callable[..., jax.Array]] = {  # of (x, dims, taps, padding, axis)

@@ -83,10 +83,10 @@ def make_train_step(
 
     The step gathers its images, augments and standardises them, and updates the state by the
     gradient of the mean cross entropy. `images` is uint8 `(count, height * width * channels)`: with
-    four axes a TPU would bring the whole data set to another layout in each step. Its randomness comes from the seed and
-    `state.step` alone; for dropout also from the device. Under a mapped axis `axis_name`, each
-    device gets its share of a batch's `indices`, in the order of the axis, and the update is that
-    of the whole batch.
+    four axes a TPU would bring the whole data set to another layout in each step. All randomness
+    comes from the seed and `state.step` alone; for dropout also from the device. Under a mapped
+    axis `axis_name`, each device gets its share of a batch's `indices`, in the order of the axis,
+    and the update is that of the whole batch.
 
     Args:
       model: the network, built with the same `axis_name`.
@@ -153,9 +153,9 @@ def make_eval_step(
 ) -> Callable[..., jax.Array]:
     """Returns the pure step `(params, batch_stats, images, labels, indices, weights) -> sums`.
 
-    Arguments and `images` are as for `make_train_step`. `sums` is float32 `(2,)`: loss and correct predictions over the images at `indices`, each
-    counted `weights` times (0 for an index that only fills up a batch), over all devices of
-    `axis_name`.
+    What it is made for, and `images`, are as for `make_train_step`. `sums` is float32 `(2,)`: loss
+    and correct predictions over the images at `indices`, each counted `weights` times (0 for an
+    index that only fills up a batch), over all devices of `axis_name`.
     """
 
     def eval_step(params, batch_stats, images, labels, indices, weights):

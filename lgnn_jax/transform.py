@@ -52,7 +52,8 @@ def transform(
       kernel_size: side of the window in map units, odd.
       padding: what lies beyond the map's edge: "replicate", "wrap" (a torus) or "zero".
       method: "conv" (`jax.lax` convolution, the reference), "separable", "banded", "matmul", or
-        "auto", the fastest measured on the platform. All agree to float32 rounding.
+        "auto", the fastest measured on the platform. They agree to float32 rounding; on TPUs "auto"
+        takes the gradient in bfloat16, as by default JAX's convolutions there take all they read.
       neuron_axis: the axis of a kernel that counts its neurons: -1 for `(spatial..., c_in, c_out)`,
         0 for `(c_out, c_in, spatial...)`.
 

@@ -93,6 +93,16 @@ def test_equal_gradients_stay_as_they_are(method, padding):
     np.testing.assert_allclose(filtered, np.ones((2, 15)), rtol=1e-6)
 
 
+def test_a_gradient_in_bfloat16_is_near_the_whole_one():
+    """What "auto" rounds on a TPU; the weights' own rounding there is a hundredth of it."""
+    gradient = _gradient((3, 3, 64, 512))
+    rounded = jnp.asarray(gradient, jnp.bfloat16).astype(jnp.float32)
+    filtered = low_pass(rounded, (32, 16), gaussian_taps(0.5), method="matmul")
+    expected = reference.low_pass(gradient, (32, 16))
+    error = np.linalg.norm(filtered - expected) / np.linalg.norm(expected)
+    assert 1e-4 < error < 2e-3
+
+
 def test_auto_follows_the_platform_that_is_compiled_for():
     def compiled_for(platform):
         f = jax.jit(lambda x: low_pass(x, (8, 8), gaussian_taps(0.5)))
@@ -101,7 +111,11 @@ def test_auto_follows_the_platform_that_is_compiled_for():
         return [line for line in text.splitlines() if "dot_general" in line and "64x64xf32" in line]
 
     (product,) = compiled_for("tpu")
-    assert "HIGHEST" in product  # float32 throughout: a TPU's default is one bfloat16 pass
+    # The gradient as precise as the convolution that made it, the weights more so.
+    assert "precision = [DEFAULT, HIGH]" in product
+    with jax.default_matmul_precision("float32"):
+        (product,) = compiled_for("tpu")
+    assert "precision = [HIGHEST, HIGHEST]" in product
     assert not compiled_for("cpu")
     assert not compiled_for("cuda")
 
