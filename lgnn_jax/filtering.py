@@ -206,9 +206,16 @@ def _banded_product(x: jax.Array, rows: jax.Array, columns: jax.Array, padding: 
     # A shift of an inner line may read from the next: its weight is zero there. So only the first
     # and the last are padded, which for all would take two thirds as long as the sum itself.
     size = lines.shape[1]
-    flat, inner = lines.ravel(), (before - 2) * size
-    shifted = [lax.slice_in_dim(flat, size + d, size + d + inner) for d in shifts]
-    middle = sum(w * v.reshape(-1, size) for w, v in zip(weights, shifted, strict=True))
+    flat = lines.ravel()
+
+    def shifted(d):
+        # As a slice of the flat array a shift by nothing would be equal, but XLA, for sizes that are
+        # no powers of two, divides the place of each element: three times as long.
+        if d == 0:
+            return lines[1:-1]
+        return lax.slice_in_dim(flat, size + d, d - size + flat.size).reshape(-1, size)
+
+    middle = sum(w * shifted(d) for w, d in zip(weights, shifts, strict=True))
     first, last = (_padded_sum(end, weights, shifts) for end in (lines[:1], lines[-1:]))
     return jnp.concatenate([first, middle, last]).reshape(x.shape)
 
@@ -223,9 +230,9 @@ def _padded_sum(lines, weights, shifts):
 def _fastest(x, dims, taps, padding, axis):
     """Chooses the form by the platform that the program is compiled for, not the one that compiles.
 
-    A (3, 3, 512, 512) gradient on a (32, 16) map, two x86-64 cores with AVX-512, n = 15, as
-    multiples of a copy's time (`python benchmarks/filter.py`): banded 1.5, separable 1.8, matmul
-    11, conv 55. With a 5x5 window separable is ahead, as its sums grow with the window's side and
+    A (3, 3, 512, 512) gradient on a (32, 16) map, two x86-64 cores with AVX-512, n = 45, as
+    multiples of a copy's time (`python benchmarks/filter.py`): banded 1.6, separable 2.0, matmul
+    17, conv 67. With a 5x5 window separable is ahead, as its sums grow with the window's side and
     not with its area. For a whole VGG-11 step on TPU v5e the compiler reckons (an estimate, not a
     timing; `python benchmarks/tpu.py`) 1.36 GB of memory traffic without the filter, 1.41 so,
     1.49 with float32 throughout, 3.08 with separable. GPUs are not measured: shifts and sums are
