@@ -209,8 +209,8 @@ def _banded_product(x: jax.Array, rows: jax.Array, columns: jax.Array, padding: 
     flat = lines.ravel()
 
     def shifted(d):
-        # As a slice of the flat array a shift by nothing would be equal, but XLA, for sizes that are
-        # no powers of two, divides the place of each element: three times as long.
+        # No shift as a slice of the flat array would be the same, but where the size is no power of
+        # two XLA then divides the place of each element: three times as long.
         if d == 0:
             return lines[1:-1]
         return lax.slice_in_dim(flat, size + d, d - size + flat.size).reshape(-1, size)
