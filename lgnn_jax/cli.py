@@ -3,19 +3,23 @@
 import argparse
 import ast
 import dataclasses
+import json
 import re
 import runpy
+import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from lgnn_jax import config as config_lib
-from lgnn_jax.config import Config
+from lgnn_jax.config import Config, Variant
+
+_COMMANDS = "commands.json"  # those that made a sweep's folder
 
 
 class UsageError(Exception):
@@ -56,6 +60,35 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Train every variant on every seed, and print the table; run it again to go on."""
+
+    run: Annotated[Config, tyro.conf.arg(name="")]
+    config: str = "quickstart"
+    """Name of a config (see `lgnn configs`), or a Python file that defines `config`; it is run."""
+    variants: tuple[Variant, ...] = get_args(Variant)
+    """Variants of the filter to compare."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds; runs of one seed begin with the same weights and see the same images."""
+    layers: tuple[Literal["main", "resblocks", "all"], ...] | None = None
+    """Sets of a Wide ResNet's layers to compare; the config's som.layers by default."""
+    windows: tuple[tuple[int, float], ...] | None = None
+    """Sizes of the filter's window, each with its sigma: 3 0.5 5 1.0; the config's by default."""
+    out: Path | None = None
+    """Where the runs and the tables are kept; runs/<name>_sweep by default."""
+    data_dir: Path | None = None
+    """Where prepared data sets lie; tensorflow-datasets' default folder if not given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShowTable:
+    """Print the tables of a sweep again, from its finished runs."""
+
+    out: tyro.conf.Positional[Path]
+    """The folder of a sweep."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Configs:
     """List the configs that --config knows by name."""
 
@@ -68,7 +101,13 @@ def main(argv: list[str] | None = None) -> None:
 
     warnings.formatwarning = lambda message, *_, **__: f"lgnn: {message}\n"
     argv = sys.argv[1:] if argv is None else argv
-    actions = {Train: _train, Evaluate: _evaluate, Configs: _configs}
+    actions = {
+        Train: _train,
+        Evaluate: _evaluate,
+        Sweep: lambda command: _sweep(command, shlex.join(["lgnn", *argv])),
+        ShowTable: _show_table,
+        Configs: _configs,
+    }
     try:
         command = _parse(argv)
         actions[type(command)](command)
@@ -76,7 +115,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f"lgnn: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("lgnn: interrupted; --resume goes on from the newest checkpoint", file=sys.stderr)
+        how = "the same command" if argv[:1] == ["sweep"] else "--resume"
+        print(f"lgnn: interrupted; {how} goes on from the newest checkpoint", file=sys.stderr)
         sys.exit(130)
 
 
@@ -105,7 +145,7 @@ def load_config(name_or_file: str) -> Config:
         raise UsageError(f"{path}: {error}") from error
 
 
-def _parse(argv: list[str]) -> Train | Evaluate | Configs:
+def _parse(argv: list[str]) -> Train | Evaluate | Sweep | ShowTable | Configs:
     """Parses the arguments; the config that is named supplies the defaults of all its fields."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config", nargs="?")
@@ -122,11 +162,15 @@ def _parse(argv: list[str]) -> Train | Evaluate | Configs:
         # By hand, since tyro's messages name a command's fields by its own inner ones.
         if argv[:1] == ["train"]:
             return tyro.cli(Train, args=argv[1:], prog="lgnn train", default=Train(default))
+        if argv[:1] == ["sweep"]:
+            return tyro.cli(Sweep, args=argv[1:], prog="lgnn sweep", default=Sweep(default))
         train = Annotated[Train, tyro.conf.subcommand("train")]
         evaluate = Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        sweep = Annotated[Sweep, tyro.conf.subcommand("sweep")]
+        table = Annotated[ShowTable, tyro.conf.subcommand("table")]
         configs = Annotated[Configs, tyro.conf.subcommand("configs")]
         return tyro.cli(
-            tyro.conf.OmitSubcommandPrefixes[train | evaluate | configs],
+            tyro.conf.OmitSubcommandPrefixes[train | evaluate | sweep | table | configs],
             args=argv,
             prog="lgnn",
             description="Neural networks whose neurons organise themselves on a map.",
@@ -208,6 +252,71 @@ def _evaluate(command: Evaluate) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _sweep(command: Sweep, line: str) -> None:
+    from lgnn_jax import data
+    from lgnn_jax.session import plan
+    from lgnn_jax.sweep import settings, sweep
+
+    base = command.run
+    own = load_config(command.config)
+    if (base.variant, base.seed) != (own.variant, own.seed):
+        raise UsageError("a sweep takes --variants and --seeds instead of --variant and --seed.")
+    if not (command.variants and command.seeds):
+        raise UsageError("a sweep needs at least one of --variants and one of --seeds.")
+    layers = command.layers or (base.som.layers,)
+    windows = command.windows or ((base.som.kernel_size, base.som.sigma),)
+    configs = settings(base, command.variants, layers, windows)
+    out = command.out or Path("runs") / f"{base.name}_sweep"
+    what = {"train_images": base.data.train_images}
+    for config in configs.values():
+        plan(config, data.describe(config.data.name, command.data_dir, **what))
+    images = data.load(base.data.name, command.data_dir, **what)
+    commands = _note_command(out, line)
+    console = Console()
+    failures = sweep(configs, tuple(dict.fromkeys(command.seeds)), images, out, console)
+    _print_tables(console, out, commands)
+    for which, why in failures.items():
+        print(f"lgnn: {which} failed: {why}", file=sys.stderr)
+    if failures:
+        sys.exit(1)
+
+
+def _note_command(out: Path, line: str) -> list[str]:
+    """Adds a command to those that a sweep's folder was made by, and returns all."""
+    from lgnn_jax.log import replace_text
+
+    path = out / _COMMANDS
+    commands = json.loads(path.read_text()) if path.exists() else []
+    commands = list(dict.fromkeys([*commands, line]))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        replace_text(path, json.dumps(commands, indent=1) + "\n")
+    except OSError as error:
+        raise UsageError(f"cannot write to {out}: {error.strerror}.") from error
+    return commands
+
+
+def _show_table(command: ShowTable) -> None:
+    path = command.out / _COMMANDS
+    commands = json.loads(path.read_text()) if path.exists() else []
+    _print_tables(Console(), command.out, commands)
+
+
+def _print_tables(console: Console, out: Path, commands: list[str]) -> None:
+    """Prints the tables of the runs that are finished, and writes them to files beside the runs."""
+    from lgnn_jax import results
+
+    settings = results.collect(out)
+    for grid in results.tables(settings):
+        table = _table(*((title, "right" if i else "left") for i, title in enumerate(grid.columns)))
+        for row in grid.rows:
+            table.add_row(*row)
+        console.print(f"\n{grid.title}", highlight=False)
+        console.print(table)
+    results.write(out, settings, commands)
+    console.print(f"\nwritten to {out}/results.md, .csv and .json", highlight=False)
 
 
 def _configs(command: Configs) -> None:

@@ -109,7 +109,7 @@ class Log:
             f"epoch {tested['epoch'] + 1:>{len(str(epochs))}}/{epochs}"
             f"  loss {trained['loss']:.4f}  accuracy {trained['accuracy']:.2%}"
             f"  test {tested['accuracy']:.2%}  {trained['images_per_second']:,.0f} images/s"
-            + (f"  {_duration(left)} left" if left else "")
+            + (f"  {duration(left)} left" if left else "")
         )
 
     def say(self, text: str) -> None:
@@ -140,7 +140,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns a time as "minutes:seconds" or "hours:minutes:seconds"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,5 +1,7 @@
 """VGG with batch normalisation and one fully connected layer (section IV-A of the paper)."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -33,6 +35,7 @@ class VGG(nn.Module):
     biases as zero: torchvision's choice.
 
     Attributes:
+      first_layer: name of the convolution that reads the images.
       depth: 11, 13, 16 or 19.
       num_classes: number of logits.
       width: factor on the number of channels, positive; 1 is the published network.
@@ -44,6 +47,8 @@ class VGG(nn.Module):
       2015, table 1 (A, B, D, E). With 100 classes VGG-11 has 9,277,284 parameters, VGG-19
       20,086,692.
     """
+
+    first_layer: ClassVar[str] = "conv1_1"
 
     depth: int
     num_classes: int

@@ -1,5 +1,7 @@
 """Wide residual networks with dropout (section IV-A of the paper)."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -62,6 +64,7 @@ class WideResNet(nn.Module):
     uniform within +-1/sqrt(fan-in), with zero bias, as the authors' code has it.
 
     Attributes:
+      first_layer: name of the convolution that reads the images.
       depth: `6 n + 4`, with n blocks in a group: 10, 16, 22, 28, 40, ...
       widen: factor on the 16, 32 and 64 channels of the groups, at least 1.
       num_classes: number of logits.
@@ -74,6 +77,8 @@ class WideResNet(nn.Module):
       Zagoruyko and Komodakis, "Wide Residual Networks", 2016, table 1. With 100 classes WRN-16-8
       has 11,007,540 parameters, WRN-28-10 36,536,884.
     """
+
+    first_layer: ClassVar[str] = "stem"
 
     depth: int
     widen: int
