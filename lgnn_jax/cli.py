@@ -151,7 +151,11 @@ def _parse(argv: list[str]) -> Train | Evaluate | Sweep | ShowTable | Configs:
     early.add_argument("--config", nargs="?")
     early.add_argument("--run-dir", "--run_dir", nargs="?", type=Path)
     early.add_argument("--resume", action="store_true")
+    early.add_argument("--variant", nargs="?", default="")
+    early.add_argument("--seed", nargs="?", default="")
     known, _ = early.parse_known_args(argv)
+    if argv[:1] == ["sweep"] and (known.variant, known.seed) != ("", ""):
+        raise UsageError("a sweep takes --variants and --seeds instead of --variant and --seed.")
     if known.resume and known.run_dir and known.config is None:
         from lgnn_jax.run import load_config as load_saved
 
@@ -260,14 +264,14 @@ def _sweep(command: Sweep, line: str) -> None:
     from lgnn_jax.sweep import settings, sweep
 
     base = command.run
-    own = load_config(command.config)
-    if (base.variant, base.seed) != (own.variant, own.seed):
-        raise UsageError("a sweep takes --variants and --seeds instead of --variant and --seed.")
     if not (command.variants and command.seeds):
         raise UsageError("a sweep needs at least one of --variants and one of --seeds.")
     layers = command.layers or (base.som.layers,)
     windows = command.windows or ((base.som.kernel_size, base.som.sigma),)
-    configs = settings(base, command.variants, layers, windows)
+    try:
+        configs = settings(base, command.variants, layers, windows)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     out = command.out or Path("runs") / f"{base.name}_sweep"
     what = {"train_images": base.data.train_images}
     for config in configs.values():

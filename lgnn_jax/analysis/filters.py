@@ -28,8 +28,9 @@ def magnitudes(kernel: np.ndarray, *, neuron_axis: int = -1) -> Magnitudes:
       Table III of the paper, which does not say which norm, logarithm and deviation it means.
 
     Example:
-      >>> magnitudes(np.array([[3.0, 0.0], [4.0, 1.0]]))
-      Magnitudes(minimum=1.0, maximum=5.0, deviation_of_log=0.8047189562170503)
+      >>> found = magnitudes(np.array([[3.0, 0.0], [4.0, 1.0]]))
+      >>> found.minimum, found.maximum, round(found.deviation_of_log, 3)
+      (1.0, 5.0, 0.805)
     """
     weights = np.moveaxis(np.asarray(kernel, np.float64), neuron_axis, 0)
     norms = np.linalg.norm(weights.reshape(len(weights), -1), axis=1)
