@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lgnn_jax.sweep import machine
+
 _REST = 0.02  # seconds
 
 
@@ -45,12 +47,7 @@ def ratio(a: np.ndarray, b: np.ndarray) -> str:
 
 def environment(*packages: str) -> dict[str, str]:
     """Returns the machine and the versions that a result was measured with."""
-    cpu = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        cpu = next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), cpu)
-    found = {"cpu": cpu, "cores": str(os.cpu_count()), "python": platform.python_version()}
+    found = {"machine": machine(), "python": platform.python_version()}
     if "GLIBC_TUNABLES" in os.environ:  # large pages; see README
         found["tunables"] = os.environ["GLIBC_TUNABLES"]
     for package in packages:

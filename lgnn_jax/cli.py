@@ -361,25 +361,18 @@ def _print_plan(command: Train) -> None:
 
 def _print_topography(console: Console, plan: Any, params: Any) -> None:
     """Prints, by layer, how alike neighbours on the map are, beside the same for shuffled maps."""
-    import jax
-    import numpy as np
-
-    from lgnn_jax.analysis.topography import neighbour_correlation
-    from lgnn_jax.som import path_name
+    from lgnn_jax.sweep import figures
 
     table = _table(
         ("layer", "left"), ("map", "right"), ("neighbours", "right"), ("shuffled", "right")
     )
-    for path, kernel in jax.tree_util.tree_leaves_with_path(params):
-        dims = plan.maps.get(path_name(path))
-        if dims is not None and kernel.ndim > 1 and np.prod(dims) > 1:
-            figure = neighbour_correlation(np.asarray(kernel), dims)
-            table.add_row(
-                path_name(path).removesuffix("/kernel"),
-                _dimensions(dims),
-                f"{figure.value:.3f}",
-                f"{figure.shuffled.mean():.3f} \u00b1 {figure.shuffled.std():.3f}",
-            )
+    for layer, figure in figures(plan, params)["maps"].items():
+        table.add_row(
+            layer,
+            _dimensions(figure["map"]),
+            f"{figure['neighbours']:.3f}",
+            f"{figure['shuffled']:.3f} \u00b1 {figure['shuffled_deviation']:.3f}",
+        )
     if table.row_count:
         title = "mean correlation of the weights of neighbours on the map"
         console.print(f"\n{title}", highlight=False)

@@ -144,11 +144,8 @@ def figures(plan: Plan, params: Any) -> dict[str, Any]:
     "magnitudes" are those of the first layer, "maps" has an entry for each layer with a map of more
     than one neuron.
     """
-    kernels = {
-        path_name(path): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if np.ndim(leaf) == 4
-    }
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    kernels = {path_name(path): np.asarray(leaf) for path, leaf in leaves if np.ndim(leaf) > 1}
     maps = {}
     for path, kernel in kernels.items():
         dims = plan.maps.get(path)

@@ -9,6 +9,7 @@ from lgnn_jax.config import Config, Data, Model, Optimizer, Som, from_json, to_j
 NAMES = (
     "quickstart",
     "vgg11_cifar100",
+    "vgg11_cifar10_long",
     "vgg11_cifar10_small",
     "vgg19_cifar100",
     "wrn16_8_cifar100",
