@@ -16,10 +16,10 @@ import flax
 import jax
 import numpy as np
 import tyro
-from timing import alternate, environment, ratio, report
+from timing import alternate, environment, parse_case, ratio, report
 
 from lgnn_jax import data
-from lgnn_jax.config import Config, Data, Model, Variant
+from lgnn_jax.config import Data, Variant
 from lgnn_jax.session import Session
 
 CHECKED_STEPS = 2  # the second loss tells whether the first update was the same
@@ -33,7 +33,7 @@ class Arguments:
     """One training step, with and without the filter, and in PyTorch."""
 
     cases: tuple[str, ...] = ("vgg11,128", "vgg11@0.25,128", "vgg19,128", "wrn16_8,32")
-    """Networks and batch sizes: name[@width],batch."""
+    """Networks and batch sizes: name[@width],batch[,dtype]."""
     repeats: int = 15
     """Rounds, each of every step in turn."""
     pytorch: bool = True
@@ -45,12 +45,8 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """Measures, prints and writes."""
     rows, results = [], {}
-    for case in arguments.cases:
-        name, _, batch = case.partition(",")
-        name, _, width = name.partition("@")
-        model = Model(name, width=float(width or 1))
-        config = Config(model=model, batch_size=int(batch))
-        dataset = _noise(int(batch))
+    for case, config in {case: parse_case(case) for case in arguments.cases}.items():
+        dataset = _noise(config.batch_size)
         calls = {
             variant: _ours(dataclasses.replace(config, variant=variant), dataset)
             for variant in get_args(Variant)

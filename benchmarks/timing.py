@@ -10,9 +10,23 @@ from pathlib import Path
 
 import numpy as np
 
+from lgnn_jax.config import Config, Model, from_json, to_json
+from lgnn_jax.models import build_model
 from lgnn_jax.sweep import machine
 
 _REST = 0.02  # seconds
+
+
+def parse_case(case: str) -> Config:
+    """Returns the run that `name[@width],batch[,dtype]` stands for; ends the script if none."""
+    name, batch, dtype = (*case.split(","), "", "float32")[:3]
+    name, _, width = name.partition("@")
+    try:
+        build_model(name, num_classes=1)
+        model = Model(name, float(width or 1), dtype=dtype or "float32")
+        return from_json(to_json(Config(model=model, batch_size=int(batch))))
+    except ValueError as error:
+        raise SystemExit(f"--cases: {case!r} is not name[@width],batch[,dtype]: {error}") from None
 
 
 def alternate(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
@@ -28,6 +42,8 @@ def alternate(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str,
     Returns:
       Seconds by name, float64 `(repeats,)`.
     """
+    if repeats < 1:
+        raise SystemExit(f"--repeats must be at least 1, got {repeats}.")
     seconds = {name: [] for name in calls}
     for i in range(repeats + 1):
         for name, call in calls.items():
@@ -74,6 +90,8 @@ def report(
     for row in rows:
         print("| " + " | ".join(row) + " |")
     if output is not None:
-        output.write_text(
-            json.dumps({"title": title, "environment": environment, "data": data}, indent=2) + "\n"
-        )
+        document = {"title": title, "environment": environment, "data": data}
+        try:
+            output.write_text(json.dumps(document, indent=2) + "\n")
+        except OSError as error:
+            raise SystemExit(f"--output: cannot write {output}: {error.strerror}.") from error

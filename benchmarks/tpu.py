@@ -8,6 +8,7 @@ The compiler runs on any x86-64 Linux machine; no TPU is needed, and nothing is 
 program takes it a few minutes. Figures are for one chip, at 10^9 bytes a GB.
 """
 
+import dataclasses
 import importlib.util
 import os
 import re
@@ -26,9 +27,9 @@ import jax
 import tyro
 from growth import cifar, count_ops, lower_step
 from jax.experimental import topologies
-from timing import environment, report
+from timing import environment, parse_case, report
 
-from lgnn_jax.config import Config, Model, Som
+from lgnn_jax.config import Config, Som
 from lgnn_jax.filtering import Method
 
 METHODS = ("auto", "matmul", "conv", "separable", "banded")
@@ -54,7 +55,7 @@ class Arguments:
         "wrn28_10,128",
         "wrn28_10,128,bfloat16",
     )
-    """Networks, batch sizes over all chips, and compute types: name,batch[,dtype]."""
+    """Networks, batch sizes over all chips, and compute types: name[@width],batch[,dtype]."""
     chips: tuple[Literal[1, 2, 4], ...] = (1, 4)
     """Numbers of chips to compile for."""
     methods: tuple[Method, ...] | None = None
@@ -67,9 +68,8 @@ def main(arguments: Arguments) -> None:
     """Compiles, prints and writes."""
     devices = _devices()
     rows, results = [], []
-    for i, case in enumerate(arguments.cases):
-        name, batch, dtype = (*case.split(","), "float32")[:3]
-        model, batch = Model(name, dtype=dtype), int(batch)
+    configs = {case: parse_case(case) for case in arguments.cases}
+    for i, (case, plain) in enumerate(configs.items()):
         methods = arguments.methods
         if methods is None:
             methods = METHODS if i == 0 else ("auto",)
@@ -77,9 +77,9 @@ def main(arguments: Arguments) -> None:
             baseline = None
             for method in ("baseline", *methods):
                 if method == "baseline":
-                    config = Config(model=model, batch_size=batch, variant="baseline")
+                    config = dataclasses.replace(plain, variant="baseline")
                 else:
-                    config = Config(model=model, batch_size=batch, som=Som(method=method))
+                    config = dataclasses.replace(plain, som=Som(method=method))
                 figures = compile_step(config, devices[:chips])
                 baseline = baseline or figures
                 rows.append([case, str(chips), method, *_cells(figures, baseline)])
