@@ -277,42 +277,32 @@ def _sweep(command: Sweep, line: str) -> None:
     for config in configs.values():
         plan(config, data.describe(config.data.name, command.data_dir, **what))
     images = data.load(base.data.name, command.data_dir, **what)
-    commands = _note_command(out, line)
     console = Console()
     failures = sweep(configs, tuple(dict.fromkeys(command.seeds)), images, out, console)
-    _print_tables(console, out, commands)
     for which, why in failures.items():
         print(f"lgnn: {which} failed: {why}", file=sys.stderr)
+    _print_tables(console, out, [line])
     if failures:
         sys.exit(1)
 
 
-def _note_command(out: Path, line: str) -> list[str]:
-    """Adds a command to those that a sweep's folder was made by, and returns all."""
-    from lgnn_jax.log import replace_text
-
-    path = out / _COMMANDS
-    commands = json.loads(path.read_text()) if path.exists() else []
-    commands = list(dict.fromkeys([*commands, line]))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        replace_text(path, json.dumps(commands, indent=1) + "\n")
-    except OSError as error:
-        raise UsageError(f"cannot write to {out}: {error.strerror}.") from error
-    return commands
-
-
 def _show_table(command: ShowTable) -> None:
-    path = command.out / _COMMANDS
-    commands = json.loads(path.read_text()) if path.exists() else []
-    _print_tables(Console(), command.out, commands)
+    _print_tables(Console(), command.out, [])
 
 
 def _print_tables(console: Console, out: Path, commands: list[str]) -> None:
-    """Prints the tables of the runs that are finished, and writes them to files beside the runs."""
+    """Prints the tables of the runs that are finished, and writes them to files beside the runs.
+
+    Those files name the commands that made the runs: these, after those of earlier sweeps.
+    """
     from lgnn_jax import results
+    from lgnn_jax.log import replace_text
 
     settings = results.collect(out)
+    path = out / _COMMANDS
+    earlier = json.loads(path.read_text()) if path.exists() else []
+    commands = list(dict.fromkeys([*earlier, *commands]))
+    replace_text(path, json.dumps(commands, indent=1) + "\n")
     for grid in results.tables(settings):
         table = _table(*((title, "right" if i else "left") for i, title in enumerate(grid.columns)))
         for row in grid.rows:

@@ -202,7 +202,7 @@ def _accuracies(settings):
                 interval = "{:+.2f} to {:+.2f}".format(*median_interval(values))
         row += [gain, interval, _order(runs)]
         rows.append(row + [f"{runs.paper:.2f}" if runs.paper else ""] * paper)
-    title = "Test accuracy in %; correlation of neighbours (of shuffled maps), mean over layers"
+    title = "Test accuracy in %, and correlation of neighbours (of shuffled maps)"
     columns = ["setting", "n", "median", "min", "max", "gain", "95 %", "neighbours"]
     return Grid(title, columns + ["paper"] * paper, rows)
 
@@ -262,14 +262,14 @@ def _markdown(settings, commands):
     images = "" if data.train_images is None else f", {data.train_images:,} images"
     versions = ("jax", "flax", "optax", "lgnn_jax", "python")
     found = [", ".join(f"{v} {r['versions'][v]}" for v in versions) for r in results]
-    dates = sorted(r["date"] for r in results)
+    dates = " to ".join(sorted({min(r["date"] for r in results), max(r["date"] for r in results)}))
     lines = [
         f"# {model.name}, width {model.width:g}, on {data.name}{images}, "
         f"{settings[0].config.epochs} epochs",
         "",
         *(f"    {command}" for command in commands),
         "",
-        f"{dates[0]} to {dates[-1]}; {spread(r['machine'] for r in results)}; "
+        f"{dates}; {spread(r['machine'] for r in results)}; "
         f"{spread(', '.join(sorted(set(r['devices']))) for r in results)}; {spread(found)}.",
     ]
     for grid in tables(settings):
@@ -285,7 +285,7 @@ def _notes(settings):
         "Runs of one seed begin with the same weights and see the same images in the same order. "
         '"gain" is the median over seeds of the difference to the baseline\'s run, in percentage '
         'points; "95 %" is a bootstrap interval of that median (percentiles, '
-        f"{_RESAMPLES:,} resamples)."
+        f"{_RESAMPLES:,} resamples). Correlations in the first table are means over the layers."
     ]
     if any(runs.paper for runs in settings):
         notes.append('"paper" is the paper\'s median of five runs; it was not measured here.')

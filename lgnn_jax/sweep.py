@@ -94,7 +94,7 @@ def sweep(
         for name, config in configs.items()
     }
     folders = {key: out / key[0] / f"seed_{key[1]}" for key in runs}
-    for key, folder in folders.items():
+    for key, folder in folders.items():  # before anything is changed
         check_run_dir(folder, runs[key], resume=(folder / CONFIG).exists())
     failures = {}
     with _Board(list(configs), seeds, console) as board:
