@@ -51,8 +51,9 @@ def low_pass(
 
     Returns:
       An array of the shape and dtype of `x`, computed in float32 (float64 for float64). On TPUs
-      "auto" rounds `x` to bfloat16, some 0.2 % of it, unless `jax_default_matmul_precision` is
-      set: JAX does so there with the operands of the convolution that computed the gradient.
+      "auto" rounds `x` to bfloat16, some 0.2 % of it, as JAX there rounds the operands of the
+      convolution that computed the gradient; `jax_default_matmul_precision`, where it is set,
+      decides instead, for `x` and the filter's weights alike ("float32" rounds neither).
 
     Raises:
       ValueError: for an unknown `padding` or `method`, or `dims` that do not fit.
@@ -242,7 +243,7 @@ def _fastest(x, dims, taps, padding, axis):
     def form(name, **options):
         return lambda x, taps: _FORMS[name](x, dims, taps, padding, axis, **options)
 
-    # The weights stay exact to 1e-5, so that they still add up to 1.
+    # Unless the user has set a precision, the weights stay exact to 1e-5 and add up to 1.
     precision = None if jax.config.jax_default_matmul_precision else _ROUNDED
     shifts = "banded" if len(taps) <= 3 else "separable"
     return lax.platform_dependent(
