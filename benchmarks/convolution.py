@@ -47,7 +47,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Measures, prints and writes."""
-    rows, data = [], {}
+    header, rows, data = environment("jax", "numpy"), [], {}
     for batch, side, c_in, c_out, size, stride in CASES:
         rng = np.random.default_rng(0)
         x = jnp.asarray(rng.normal(size=(side, side, batch, c_in)), jnp.float32)
@@ -71,7 +71,7 @@ def main(arguments: Arguments) -> None:
         data[name] = {form: values.tolist() for form, values in seconds.items()}
     report(
         f"Convolutions: median of {arguments.repeats} ratios (10th to 90th percentile)",
-        environment("jax", "numpy"),
+        header,
         ["convolution", "lax", "lax / patches", "lax / Winograd"],
         rows,
         data,

@@ -50,7 +50,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Measures, prints and writes."""
-    rows, data = [], {}
+    header, rows, data = environment("jax", "numpy", "torch"), [], {}
     methods = get_args(Method)
     for shape in SHAPES:
         calls = {"copy": _copy(shape)}
@@ -72,7 +72,7 @@ def main(arguments: Arguments) -> None:
     size = arguments.kernel_size
     report(
         f"Filter {size}x{size}: median of {arguments.repeats} ratios (10th to 90th percentile)",
-        environment("jax", "numpy", "torch"),
+        header,
         columns,
         rows,
         data,
@@ -104,21 +104,17 @@ def _ours(shape, method, arguments):
 def _pytorch(shape, arguments):
     """Algorithm 1 in PyTorch, checked against ours; None where PyTorch is not installed."""
     try:
+        import pytorch
         import torch
-        import torch.nn.functional as F
     except ImportError:
         return None
     x = torch.from_numpy(_gradient(shape)).permute(3, 2, 0, 1).contiguous()
-    c_out, radius = shape[-1], arguments.kernel_size // 2
-    dims = som_dimensions(c_out)
+    dims = som_dimensions(shape[-1])
     taps = np.array(gaussian_taps(arguments.sigma, arguments.kernel_size))
-    window = torch.from_numpy(np.outer(taps, taps))[None, None]
+    window = torch.from_numpy(np.outer(taps, taps))
 
-    @torch.no_grad()
     def filtered():
-        maps = x.reshape(c_out, -1).t().reshape(-1, 1, *dims)
-        maps = F.conv2d(F.pad(maps, [radius] * 4, mode="replicate"), window)
-        return maps.reshape(-1, c_out).t().reshape(x.shape).contiguous()
+        return pytorch.low_pass(x, dims, window)
 
     ours = low_pass(jnp.asarray(_gradient(shape)), dims, jnp.asarray(taps))
     np.testing.assert_allclose(filtered().permute(2, 3, 1, 0).numpy(), ours, atol=1e-5)

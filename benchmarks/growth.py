@@ -48,12 +48,13 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Measures, prints and writes, table by table."""
+    header = environment("jax", "flax", "optax")
     for table in (parameters, inputs, devices):
         output = arguments.output
         if output is not None:
             output = output.with_stem(f"{output.stem}_{table.__name__}")
         title, *figures = table(arguments)
-        report(title, environment("jax", "flax", "optax"), *figures, output)
+        report(title, header, *figures, output)
         print(flush=True)
 
 

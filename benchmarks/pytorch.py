@@ -4,7 +4,6 @@ Nothing here imports JAX, which would count as PyTorch's memory.
 """
 
 import json
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from memory import peak_bytes
 from torch import nn
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 19: (2, 2, 4, 4, 4)}
@@ -45,25 +45,81 @@ def load(network: nn.Module, params: dict[str, Any]) -> None:
     assert not own, f"not in ours: {list(own)}"
 
 
-def make_step(
-    network: nn.Module, *, learning_rate: float, momentum: float, weight_decay: float
-) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Returns a training step without the filter: `(images, labels) -> loss`.
+def make_batches(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    mean: torch.Tensor,
+    deviation: torch.Tensor,
+    pad: int,
+    flip: bool,
+) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """Returns `indices -> (x, y)`: images gathered, augmented and standardised as ours are.
 
-    Images are standardised, `(batch, channels, height, width)`, channels_last.
+    `images` is uint8 `(count, height, width, channels)`, `mean` and `deviation` are by channel; `x`
+    is `(batch, channels, height, width)`, channels_last. One gather crops and mirrors a batch.
+    """
+    height, width = images.shape[1:3]
+
+    def batch(indices):
+        x, count = images[indices], len(indices)
+        if pad or flip:
+            first_row, first_column = torch.randint(2 * pad + 1, (2, count, 1))
+            rows = _reflected(first_row + torch.arange(height) - pad, height)
+            columns = _reflected(first_column + torch.arange(width) - pad, width)
+            mirrored = torch.rand(count, 1) < (0.5 if flip else 0)
+            columns = torch.where(mirrored, columns.flip(1), columns)
+            x = x[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return ((x.float() - mean) / deviation).permute(0, 3, 1, 2), labels[indices]
+
+    return batch
+
+
+def _reflected(position, side):
+    return (side - 1) - ((side - 1) - position.abs()).abs()
+
+
+def make_step(
+    network: nn.Module,
+    *,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    maps: dict[str, tuple[int, int]] | None = None,
+    window: torch.Tensor | None = None,
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Returns a training step: `(images, labels) -> loss`.
+
+    Images are standardised, `(batch, channels, height, width)`, channels_last. `maps` has the SOM
+    dimensions of the kernels that are filtered with `window`, by our parameters' paths.
     """
     optimizer = torch.optim.SGD(
         network.parameters(), learning_rate, momentum, weight_decay=weight_decay
     )
+    filtered = [
+        (network.get_submodule(path.removesuffix("/kernel").replace("/", ".")).weight, dims)
+        for path, dims in (maps or {}).items()
+    ]
 
     def step(x, y):
         optimizer.zero_grad()
         loss = F.cross_entropy(network(x), y)
         loss.backward()
+        for kernel, dims in filtered:
+            kernel.grad = low_pass(kernel.grad, dims, window)
         optimizer.step()
         return loss.detach()
 
     return step
+
+
+@torch.no_grad()
+def low_pass(gradient: torch.Tensor, dims: tuple[int, int], window: torch.Tensor) -> torch.Tensor:
+    """Filters a gradient `(c_out, c_in, s, s)` over the map `dims`, as Algorithm 1 says."""
+    maps = gradient.reshape(len(gradient), -1).t().reshape(-1, 1, *dims)
+    padded = F.pad(maps, [len(window) // 2] * 4, mode="replicate")
+    maps = F.conv2d(padded, window[None, None])
+    return maps.reshape(-1, len(gradient)).t().reshape(gradient.shape).contiguous()
 
 
 def train(folder: str, steps: int, batch_size: int, network: dict, optimizer: dict) -> None:
@@ -74,11 +130,8 @@ def train(folder: str, steps: int, batch_size: int, network: dict, optimizer: di
     images, labels = (torch.from_numpy(np.load(Path(folder) / f"{n}.npy")) for n in _ARRAYS)
     network = build(channels_in=images.shape[-1], **network)
     step = make_step(network, **optimizer)
-
-    def batch(indices):
-        x = (images[indices].float() - 120) / 64
-        return x.permute(0, 3, 1, 2), labels[indices].long()
-
+    scale = {"mean": torch.tensor(120.0), "deviation": torch.tensor(64.0)}
+    batch = make_batches(images, labels.long(), **scale, pad=0, flip=False)
     order = torch.randperm(len(images))
     for i in range(steps):
         step(*batch(order[i * batch_size : (i + 1) * batch_size]))
@@ -86,7 +139,7 @@ def train(folder: str, steps: int, batch_size: int, network: dict, optimizer: di
     with torch.no_grad():
         for indices in torch.arange(10_000).split(batch_size):
             network(batch(indices)[0])
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(peak_bytes())
 
 
 _ARRAYS = ("images", "labels")

@@ -10,7 +10,6 @@ PyTorch (optional) gets the images as uint8 arrays and makes its batches from th
 
 import dataclasses
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from memory import peak_bytes
 from timing import environment, report
 
 from lgnn_jax import data
@@ -52,6 +52,7 @@ def main(arguments: Arguments) -> None:
     if arguments.inner:
         print(json.dumps(_train(arguments)))
         return
+    header = environment("jax", "flax", "torch")
     ours = json.loads(_last_line([*sys.argv, "--inner"]))
     outside, whole = np.array(ours["outside"]), np.array(ours["whole"])
     row = [arguments.config, f"{100 * outside.sum() / whole.sum():.2f} %"]
@@ -62,7 +63,7 @@ def main(arguments: Arguments) -> None:
         row.append(f"{ours['peak_bytes'] / peak:.2f}")
     report(
         f"Training on {arguments.data}, {arguments.steps} steps",
-        environment("jax", "flax", "torch"),
+        header,
         ["config", "outside of the steps", "of each, median", "peak memory"]
         + ["ours / PyTorch's"] * arguments.pytorch,
         [row],
@@ -146,7 +147,7 @@ def _train(arguments):
     return {
         "outside": (starts[1:] - ends[:-1]).tolist(),
         "whole": np.diff(starts).tolist(),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_bytes(),
     }
 
 

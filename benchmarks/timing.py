@@ -64,8 +64,10 @@ def ratio(a: np.ndarray, b: np.ndarray) -> str:
 def environment(*packages: str) -> dict[str, str]:
     """Returns the machine and the versions that a result was measured with."""
     found = {"machine": machine(), "python": platform.python_version()}
-    if "GLIBC_TUNABLES" in os.environ:  # large pages; see README
-        found["tunables"] = os.environ["GLIBC_TUNABLES"]
+    found["load before"] = f"{os.getloadavg()[0]:.1f}"  # PyTorch's threads suffer from any other
+    for variable in ("GLIBC_TUNABLES", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "XLA_FLAGS"):
+        if variable in os.environ:
+            found[variable] = os.environ[variable]
     for package in packages:
         try:
             found[package] = version(package)

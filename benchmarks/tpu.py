@@ -67,7 +67,7 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """Compiles, prints and writes."""
     devices = _devices()
-    rows, results = [], []
+    header, rows, results = environment("jax", "libtpu", "flax", "optax"), [], []
     configs = {case: parse_case(case) for case in arguments.cases}
     for i, (case, plain) in enumerate(configs.items()):
         methods = arguments.methods
@@ -87,7 +87,7 @@ def main(arguments: Arguments) -> None:
                 print(" | ".join(rows[-1]), flush=True)
     report(
         "Training step compiled for TPU v5e: the compiler's figures for one chip, not timings",
-        environment("jax", "libtpu", "flax", "optax"),
+        header,
         COLUMNS,
         rows,
         results,

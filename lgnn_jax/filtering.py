@@ -56,7 +56,8 @@ def low_pass(
       decides instead, for `x` and the filter's weights alike ("float32" rounds neither).
 
     Raises:
-      ValueError: for an unknown `padding` or `method`, or `dims` that do not fit.
+      ValueError: for an unknown `padding` or `method`, a `neuron_axis` that `x` has not, or `dims`
+        that do not fit.
 
     Reference:
       Algorithm 1 and equation (3) of the paper.
@@ -73,12 +74,21 @@ def low_pass(
     """
     check_choice("padding", padding, Padding)
     check_choice("method", method, Method)
+    if not -x.ndim <= neuron_axis < x.ndim:
+        raise ValueError(
+            f"neuron_axis {neuron_axis} is not an axis of an array of shape {x.shape}."
+        )
     axis = neuron_axis % x.ndim
     if prod(dims) != x.shape[axis]:
         raise ValueError(f"dims {dims} do not fit axis {axis} of an array of shape {x.shape}.")
-    dtype = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
+    dtype = compute_dtype(x)
     filtered = _FORMS[method](x.astype(dtype), dims, jnp.asarray(taps, dtype), padding, axis)
     return filtered.astype(x.dtype)
+
+
+def compute_dtype(x: jax.Array) -> jnp.dtype:
+    """Returns the type that `x` is filtered in: its own, or float32 for shorter ones."""
+    return x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def check_choice(name: str, value: str, choices: type) -> None:

@@ -56,7 +56,7 @@ def decreasing_sigma(sigma: float = 0.5, *, steps_per_epoch: int, epochs: int) -
 
     def schedule(step):
         epoch = jnp.minimum(jnp.asarray(step) // steps_per_epoch, epochs)
-        return sigma * (epochs - epoch).astype(jnp.float32) / epochs
+        return sigma * (epochs - epoch).astype(float) / epochs
 
     return schedule
 

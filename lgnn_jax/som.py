@@ -197,12 +197,14 @@ def gaussian_kernel(sigma: jax.typing.ArrayLike, size: int = 3) -> jax.Array:
     return jnp.outer(taps, taps)
 
 
-def gaussian_taps(sigma: jax.typing.ArrayLike, size: int = 3) -> jax.Array:
-    """Returns the one-dimensional factor of `gaussian_kernel`: float32 `(size,)`, sum 1."""
+def gaussian_taps(
+    sigma: jax.typing.ArrayLike, size: int = 3, dtype: jax.typing.DTypeLike = jnp.float32
+) -> jax.Array:
+    """Returns the one-dimensional factor of `gaussian_kernel`: `(size,)`, sum 1, of `dtype`."""
     check_size(size)
     check_sigma(sigma)
-    squared_offsets = np.arange(-(size // 2), size // 2 + 1, dtype=np.float32) ** 2
-    sigma = jnp.asarray(sigma, jnp.float32)
+    squared_offsets = np.arange(-(size // 2), size // 2 + 1, dtype=dtype) ** 2
+    sigma = jnp.asarray(sigma, dtype)
     # 0 / 0 in the middle and a square that underflows are both avoided: the middle is 1 by
     # definition, and the quotient is squared only after it was taken.
     scaled = jnp.sqrt(squared_offsets) / jnp.where(sigma == 0, 1.0, sigma)

@@ -104,14 +104,17 @@ def transform(
         del params, extra_args
         maps = som.layer_maps(updates, som_table, neuron_axis=neuron_axis)
         width = sigma(state.count) if callable(sigma) else sigma
-        taps = som.gaussian_taps(width, kernel_size)
+        taps = {}  # by dtype
 
         def filter_leaf(path, leaf):
             dims = maps.get(som.path_name(path))
             if dims is None:
                 return leaf
+            dtype = filtering.compute_dtype(leaf)
+            if dtype not in taps:
+                taps[dtype] = som.gaussian_taps(width, kernel_size, dtype)
             return filtering.low_pass(
-                leaf, dims, taps, padding=padding, method=method, neuron_axis=neuron_axis
+                leaf, dims, taps[dtype], padding=padding, method=method, neuron_axis=neuron_axis
             )
 
         updates = jax.tree_util.tree_map_with_path(filter_leaf, updates)

@@ -132,6 +132,12 @@ def test_unknown_option(options, message):
         low_pass(jnp.ones((2, 4)), (2, 2), gaussian_taps(0.5), **options)
 
 
+@pytest.mark.parametrize("axis", [2, -3])
+def test_a_neuron_axis_that_is_not_there(axis):
+    with pytest.raises(ValueError, match=rf"neuron_axis {axis} is not an axis.*\(2, 4\)"):
+        low_pass(jnp.ones((2, 4)), (2, 2), gaussian_taps(0.5), neuron_axis=axis)
+
+
 def test_dims_that_do_not_fit():
     with pytest.raises(ValueError, match=r"\(2, 3\) do not fit axis 1.*\(2, 4\)"):
         low_pass(jnp.ones((2, 4)), (2, 3), gaussian_taps(0.5))

@@ -47,6 +47,23 @@ def _assert_close(actual, expected, rtol=2e-6):
     )
 
 
+@pytest.mark.parametrize("sigma", [0.5, lgnn.decreasing_sigma(0.7, steps_per_epoch=1, epochs=7)])
+def test_float64_gradients_are_filtered_in_float64(sigma):
+    """As precisely as the reference, whose window has no float32 in it."""
+    with jax.enable_x64(True):
+        params = _params(jnp.float64)
+        gradients = _gradients(params)
+        tx = lgnn.transform(TABLE, sigma=sigma)
+        state = tx.init(params)
+        updates, _ = tx.update(gradients, state)
+        width = sigma(state.count) if callable(sigma) else sigma
+        expected = _expected(gradients, sigma=float(width))
+        jax.tree.map(
+            lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-13, atol=1e-13), updates, expected
+        )
+        assert updates["conv1"]["kernel"].dtype == jnp.float64
+
+
 def test_filters_kernels_and_passes_all_else_untouched():
     params = _params()
     gradients = _gradients(params)

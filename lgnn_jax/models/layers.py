@@ -98,7 +98,7 @@ class BatchNorm(nn.Module):
         offset = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_variance = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        bias = jnp.zeros(shape) if bias is None else bias
+        bias = jnp.zeros(shape, jnp.float32) if bias is None else bias
         if train:
             x = x.astype(jnp.float32)
             moments = jnp.stack([x.mean((0, 1, 2)), lax.square(x).mean((0, 1, 2))])
