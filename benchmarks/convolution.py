@@ -2,9 +2,8 @@
 
     python benchmarks/convolution.py [--repeats 9] [--output convolution.json]
 
-Forward, input gradient and kernel gradient together. `lgnn_jax/models/layers.py` counts
-multiplications to choose a form; this shows what the choice is worth. The form that transforms rows
-alone is not among these.
+Forward, input gradient and kernel gradient together. `lgnn_jax.models.layers.convolve` counts
+multiplications to choose a form ("chosen"); this shows what the choice is worth.
 """
 
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import tyro
 from timing import alternate, environment, ratio, report
 
 from lgnn_jax.models import layers
-from lgnn_jax.models.winograd import winograd
+from lgnn_jax.models.winograd import winograd, winograd_rows
 
 # batch, side, c_in, c_out, window, stride
 CASES = [
@@ -57,7 +56,8 @@ def main(arguments: Arguments) -> None:
             "patches": partial(layers._patches, stride=stride),
         }
         if (size, stride) == (3, 1):
-            forms["winograd"] = winograd
+            forms |= {"winograd": winograd, "rows": winograd_rows}
+        forms["chosen"] = partial(layers.convolve, stride=stride)
         calls = {name: _forward_and_backward(form, x, kernel) for name, form in forms.items()}
         seconds = alternate(calls, arguments.repeats)
         name = f"{batch} x {side}x{side}, {c_in} -> {c_out}, {size}x{size}, stride {stride}"
@@ -65,14 +65,14 @@ def main(arguments: Arguments) -> None:
             [name, f"{np.median(seconds['lax']) * 1e3:.1f} ms"]
             + [
                 ratio(seconds["lax"], seconds[form]) if form in seconds else ""
-                for form in ("patches", "winograd")
+                for form in ("patches", "winograd", "rows", "chosen")
             ]
         )
         data[name] = {form: values.tolist() for form, values in seconds.items()}
     report(
         f"Convolutions: median of {arguments.repeats} ratios (10th to 90th percentile)",
         header,
-        ["convolution", "lax", "lax / patches", "lax / Winograd"],
+        ["convolution", "lax", "lax / patches", "/ Winograd", "/ its rows alone", "/ chosen"],
         rows,
         data,
         arguments.output,

@@ -9,6 +9,7 @@ PyTorch (optional) gets the images as uint8 arrays and makes its batches from th
 """
 
 import dataclasses
+import importlib.util
 import json
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from memory import peak_bytes
 from timing import environment, report
 
 from lgnn_jax import data
-from lgnn_jax.cli import load_config
+from lgnn_jax.cli import UsageError, load_config
 from lgnn_jax.config import Data
 
 
@@ -49,9 +50,15 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Measures, prints and writes."""
+    if arguments.steps < 2:
+        raise SystemExit(f"--steps must be at least 2, got {arguments.steps}.")
     if arguments.inner:
         print(json.dumps(_train(arguments)))
         return
+    load_config(arguments.config)  # a wrong name is told here and not in a process below
+    data.describe(arguments.data, arguments.data_dir)
+    if arguments.pytorch and importlib.util.find_spec("torch") is None:
+        raise SystemExit("PyTorch is missing: pip install -e '.[benchmark]', or --no-pytorch.")
     header = environment("jax", "flax", "torch")
     ours = json.loads(_last_line([*sys.argv, "--inner"]))
     outside, whole = np.array(ours["outside"]), np.array(ours["whole"])
@@ -152,4 +159,7 @@ def _train(arguments):
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    try:
+        main(tyro.cli(Arguments))
+    except (UsageError, data.DataError) as error:
+        raise SystemExit(str(error)) from None

@@ -3,23 +3,20 @@
 import argparse
 import ast
 import dataclasses
-import json
 import re
 import runpy
 import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from lgnn_jax import config as config_lib
+from lgnn_jax import show
 from lgnn_jax.config import Config, Variant
-
-_COMMANDS = "commands.json"  # those that made a sweep's folder
 
 
 class UsageError(Exception):
@@ -185,7 +182,7 @@ def _parse(argv: list[str]) -> Train | Evaluate | Sweep | ShowTable | Configs:
 
 def _train(command: Train) -> None:
     if command.dry_run:
-        _print_plan(command)
+        _dry_run(command)
         return
     import jax
 
@@ -206,13 +203,24 @@ def _train(command: Train) -> None:
             f"{jax.device_count()} x {jax.devices()[0].device_kind}, to {run_dir}"
         )
         summary, plan, state = run(config, images, run_dir, log, resume=command.resume)
-    _print_topography(console, plan, state.params)
+    show.topography(console, plan, state.params)
     console.print(
         f"\ntest accuracy {summary['test_accuracy']:.2%} after {config.epochs} epochs "
         f"(best {summary['best_test_accuracy']:.2%}), {summary['wall_seconds']:,.0f} s",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _dry_run(command: Train) -> None:
+    """Prints what `train` would do."""
+    from lgnn_jax import data, session
+
+    config = command.run
+    info = data.describe(config.data.name, command.data_dir, train_images=config.data.train_images)
+    console = Console()
+    console.print_json(config_lib.to_json(config))
+    show.plan(console, config, session.plan(config, info), info.train_count)
 
 
 def _join_processes(command: Train) -> None:
@@ -249,7 +257,7 @@ def _evaluate(command: Evaluate) -> None:
     session, state = run_lib.restore(config, images, command.run_dir)
     metrics = session.evaluate(state)
     console = Console()
-    _print_topography(console, session.plan, state.params)
+    show.topography(console, session.plan, state.params)
     console.print(
         f"\nstep {int(state.step):,}: test accuracy {metrics.accuracy:.2%}, loss "
         f"{metrics.loss:.4f}, on {len(images.test_images):,} images",
@@ -281,103 +289,22 @@ def _sweep(command: Sweep, line: str) -> None:
     failures = sweep(configs, tuple(dict.fromkeys(command.seeds)), images, out, console)
     for which, why in failures.items():
         print(f"lgnn: {which} failed: {why}", file=sys.stderr)
-    _print_tables(console, out, [line])
+    show.sweep_tables(console, out, [line])
     if failures:
         sys.exit(1)
 
 
 def _show_table(command: ShowTable) -> None:
-    _print_tables(Console(), command.out, [])
-
-
-def _print_tables(console: Console, out: Path, commands: list[str]) -> None:
-    """Prints the tables of the runs that are finished, and writes them to files beside the runs.
-
-    Those files name the commands that made the runs: these, after those of earlier sweeps.
-    """
-    from lgnn_jax import results
-    from lgnn_jax.log import replace_text
-
-    settings = results.collect(out)
-    path = out / _COMMANDS
-    earlier = json.loads(path.read_text()) if path.exists() else []
-    commands = list(dict.fromkeys([*earlier, *commands]))
-    replace_text(path, json.dumps(commands, indent=1) + "\n")
-    for grid in results.tables(settings):
-        table = _table(*((title, "right" if i else "left") for i, title in enumerate(grid.columns)))
-        for row in grid.rows:
-            table.add_row(*row)
-        console.print(f"\n{grid.title}", highlight=False)
-        console.print(table)
-    results.write(out, settings, commands)
-    console.print(f"\nwritten to {out}/results.md, .csv and .json", highlight=False)
+    show.sweep_tables(Console(), command.out, [])
 
 
 def _configs(command: Configs) -> None:
     del command
-    table = _table(("name", "left"), ("what it is", "left"))
+    table = show.make_table(("name", "left"), ("what it is", "left"))
     for name, path in _config_files().items():
         doc = ast.get_docstring(ast.parse(path.read_text())) or ""
         table.add_row(name, doc.partition("\n")[0])
     Console().print(table)
-
-
-def _print_plan(command: Train) -> None:
-    """Prints what `train` would do."""
-    import jax
-
-    from lgnn_jax import data, session
-    from lgnn_jax.som import path_name
-
-    config = command.run
-    info = data.describe(config.data.name, command.data_dir, train_images=config.data.train_images)
-    plan = session.plan(config, info)
-    table = _table(("parameter", "left"), ("shape", "right"), ("count", "right"), ("map", "right"))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(plan.shapes):
-        dims = plan.maps.get(path_name(path)) if config.variant != "baseline" else None
-        shape = "x".join(map(str, leaf.shape))
-        table.add_row(path_name(path), shape, f"{leaf.size:,}", _dimensions(dims))
-    console = Console()
-    console.print_json(config_lib.to_json(config))
-    console.print(table)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(plan.shapes))
-    console.print(
-        f"{parameters:,} parameters; {info.train_count:,} images, {plan.steps_per_epoch:,} steps "
-        f"an epoch, {plan.steps_per_epoch * config.epochs:,} steps in all",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _print_topography(console: Console, plan: Any, params: Any) -> None:
-    """Prints, by layer, how alike neighbours on the map are, beside the same for shuffled maps."""
-    from lgnn_jax.sweep import figures
-
-    table = _table(
-        ("layer", "left"), ("map", "right"), ("neighbours", "right"), ("shuffled", "right")
-    )
-    for layer, figure in figures(plan, params)["maps"].items():
-        table.add_row(
-            layer,
-            _dimensions(figure["map"]),
-            f"{figure['neighbours']:.3f}",
-            f"{figure['shuffled']:.3f} \u00b1 {figure['shuffled_deviation']:.3f}",
-        )
-    if table.row_count:
-        title = "mean correlation of the weights of neighbours on the map"
-        console.print(f"\n{title}", highlight=False)
-        console.print(table)
-
-
-def _table(*columns: tuple[str, str]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title, justify in columns:
-        table.add_column(title, justify=justify)
-    return table
-
-
-def _dimensions(dims: tuple[int, int] | None) -> str:
-    return "" if dims is None else f"{dims[0]}x{dims[1]}"
 
 
 def _config_files() -> dict[str, Path]:

@@ -1,8 +1,6 @@
 """From the runs of a sweep to tables: accuracy by seed against the baseline, filters, maps."""
 
-import csv
 import dataclasses
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +8,12 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from lgnn_jax.config import Config, Variant, from_json
-from lgnn_jax.log import replace_text
+from lgnn_jax.config import Config, Model, Optimizer, Som, Variant, from_json
 from lgnn_jax.run import CONFIG
 from lgnn_jax.session import RunError
 from lgnn_jax.sweep import RESULT
 
-_RESAMPLES = 9999
+RESAMPLES = 9999
 
 # Tables I and II of the paper: median test accuracy in %, of five runs on CIFAR-100.
 PAPER = {
@@ -39,6 +36,7 @@ PAPER = {
     ("wrn28_10", "constant", "all"): 80.99,
     ("wrn28_10", "decreasing", "all"): 80.81,
 }
+_PAPER_EPOCHS = {"vgg11": (100, (40, 70, 90))}  # and where the learning rate falls; section IV-A
 # Table III: one run of VGG-19.
 PAPER_MAGNITUDES = {
     "baseline": (2.1775e-06, 2.2977, 3.6854),
@@ -69,10 +67,23 @@ class Runs:
     @property
     def paper(self) -> float | None:
         """The paper's test accuracy for this setting, in %, if it has one."""
-        c, s = self.config, self.config.som
-        same = c.data.name == "cifar100" and c.data.train_images is None and c.model.width == 1
-        layers = "all" if c.variant == "baseline" else s.layers
-        same &= c.variant == "baseline" or (s.kernel_size, s.sigma) == (3, 0.5)
+        c = self.config
+        epochs, decay_epochs = _PAPER_EPOCHS.get(c.model.name, (200, (60, 120, 160)))
+        papers = Config(
+            c.name,
+            c.variant,
+            c.seed,
+            epochs,
+            checkpoint_every=c.checkpoint_every,
+            log_every=c.log_every,
+            model=Model(c.model.name, dtype=c.model.dtype),
+            optimizer=Optimizer(decay_epochs=decay_epochs),
+            som=Som(method=c.som.method, layers=c.som.layers),
+        )
+        layers = "all" if c.variant == "baseline" else c.som.layers
+        same = c == dataclasses.replace(
+            papers, som=c.som if c.variant == "baseline" else papers.som
+        )
         return PAPER.get((c.model.name, c.variant, layers)) if same else None
 
 
@@ -146,7 +157,7 @@ def median_interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]
       (1.0, 5.0)
     """
     values = np.asarray(values, np.float64)
-    drawn = np.random.default_rng(seed).integers(len(values), size=(_RESAMPLES, len(values)))
+    drawn = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
     low, high = np.percentile(np.median(values[drawn], axis=1), [2.5, 97.5])
     return float(low), float(high)
 
@@ -156,37 +167,13 @@ def tables(settings: list[Runs]) -> list[Grid]:
     return [_accuracies(settings), _magnitudes(settings), _maps(settings)]
 
 
-def write(out: Path, settings: list[Runs], commands: list[str]) -> None:
-    """Writes results.md, results.csv and results.json into a folder.
-
-    Args:
-      out: the folder.
-      settings: see `collect`.
-      commands: what made them, for the reader.
-    """
-    replace_text(out / "results.md", _markdown(settings, commands))
-    replace_text(out / "results.csv", _csv(settings))
-    document = {
-        "commands": commands,
-        "settings": [
-            {
-                "name": runs.name,
-                "config": dataclasses.asdict(runs.config) | {"seed": None},
-                "paper": runs.paper,
-                "results": list(runs.results.values()),
-            }
-            for runs in settings
-        ],
-    }
-    replace_text(out / "results.json", json.dumps(document, indent=1) + "\n")
-
-
-def _baseline(settings):
+def find_baseline(settings: list[Runs]) -> Runs | None:
+    """Returns the runs without the filter, if there are any."""
     return next((runs for runs in settings if runs.config.variant == "baseline"), None)
 
 
 def _accuracies(settings):
-    baseline = _baseline(settings)
+    baseline = find_baseline(settings)
     paper = any(runs.paper is not None for runs in settings)
     rows = []
     for runs in settings:
@@ -250,69 +237,3 @@ def _maps(settings):
         rows.append(row)
     title = "Correlation of neighbours by layer (of shuffled maps), median over seeds"
     return Grid(title, ["layer", *(runs.name for runs in settings)], rows)
-
-
-def _markdown(settings, commands):
-    results = [result for runs in settings for result in runs.results.values()]
-
-    def spread(values):
-        return "; ".join(dict.fromkeys(values))
-
-    data, model = settings[0].config.data, settings[0].config.model
-    images = "" if data.train_images is None else f", {data.train_images:,} images"
-    versions = ("jax", "flax", "optax", "lgnn_jax", "python")
-    found = [", ".join(f"{v} {r['versions'][v]}" for v in versions) for r in results]
-    dates = " to ".join(sorted({min(r["date"] for r in results), max(r["date"] for r in results)}))
-    lines = [
-        f"# {model.name}, width {model.width:g}, on {data.name}{images}, "
-        f"{settings[0].config.epochs} epochs",
-        "",
-        *(f"    {command}" for command in commands),
-        "",
-        f"{dates}; {spread(r['machine'] for r in results)}; "
-        f"{spread(', '.join(sorted(set(r['devices']))) for r in results)}; {spread(found)}.",
-    ]
-    for grid in tables(settings):
-        lines += ["", f"**{grid.title}**", "", f"| {' | '.join(grid.columns)} |"]
-        lines.append("|---" * len(grid.columns) + "|")
-        lines += [f"| {' | '.join(row)} |" for row in grid.rows]
-    lines += ["", *_notes(settings)]
-    return "\n".join(lines) + "\n"
-
-
-def _notes(settings):
-    notes = [
-        "Runs of one seed begin with the same weights and see the same images in the same order. "
-        '"gain" is the median over seeds of the difference to the baseline\'s run, in percentage '
-        'points; "95 %" is a bootstrap interval of that median (percentiles, '
-        f"{_RESAMPLES:,} resamples). Correlations in the first table are means over the layers."
-    ]
-    if any(runs.paper for runs in settings):
-        notes.append('"paper" is the paper\'s median of five runs; it was not measured here.')
-    return notes
-
-
-def _csv(settings):
-    baseline = _baseline(settings)
-    rows = []
-    for runs in settings:
-        to_baseline = differences(runs, baseline) if baseline is not None else {}
-        for seed, result in runs.results.items():
-            row = {
-                "setting": runs.name,
-                "seed": seed,
-                "test_accuracy": result["test_accuracy"],
-                "best_test_accuracy": result["best_test_accuracy"],
-                "points_to_baseline": f"{to_baseline[seed]:.2f}" if seed in to_baseline else "",
-                "init_sha256": result["init_sha256"],
-                **{f"magnitude_{name}": value for name, value in result["magnitudes"].items()},
-            }
-            for layer, figure in result["maps"].items():
-                row |= {f"{name}:{layer}": figure[name] for name in ("neighbours", "shuffled")}
-            rows.append(row)
-    fields = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fields, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

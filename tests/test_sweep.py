@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lgnn_jax import cli, results, sweep
+from lgnn_jax import cli, report, results, sweep
 from lgnn_jax.analysis.filters import magnitudes
-from lgnn_jax.config import Config, Data, Model, Som, to_json
+from lgnn_jax.config import Config, Data, Model, Optimizer, Som, to_json
 from lgnn_jax.session import RunError
 
 TINY = """
@@ -89,8 +89,9 @@ def test_from_start_to_table(tmp_path, monkeypatch, capsys):
     assert {name: (folder / "out" / name).read_bytes() for name in FILES} == before
 
 
-def test_a_killed_sweep_ends_with_the_same_tables(tmp_path, monkeypatch):
-    """Killed while the second run is between its two checkpoints, and before the first is there."""
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_sweep_ends_with_the_same_tables(tmp_path, monkeypatch, kill):
+    """Killed before the second run has a checkpoint, and between its two."""
     command = ["sweep", "--config", "tiny.py", "--seeds", "0", "--out", "out", "--variants"]
     command += ["baseline", "constant"]
     whole = _folder(tmp_path / "whole", monkeypatch)
@@ -101,6 +102,8 @@ def test_a_killed_sweep_ends_with_the_same_tables(tmp_path, monkeypatch):
         process = subprocess.Popen(
             [sys.executable, "-c", "from lgnn_jax.cli import main; main()", *command],
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
             start_new_session=True,
         )
         try:
@@ -110,8 +113,11 @@ def test_a_killed_sweep_ends_with_the_same_tables(tmp_path, monkeypatch):
                 assert time.monotonic() < limit
                 time.sleep(0.02)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            os.killpg(process.pid, kill)
+            said = process.communicate()[1]
+        if kill == signal.SIGINT:
+            assert process.returncode == 130
+            assert said.splitlines()[-1].startswith("lgnn: interrupted; the same command goes on")
     assert not (second / "result.json").exists()
     cli.main(command)
     for name in ("results.md", "results.csv"):
@@ -182,6 +188,17 @@ def test_settings_of_table_ii():
     ("config", "expected"),
     [
         (Config(model=Model("wrn16_8"), som=Som(layers="main")), 78.90),
+        (
+            Config(
+                model=Model("vgg11"), epochs=100, optimizer=Optimizer(decay_epochs=(40, 70, 90))
+            ),
+            70.16,
+        ),
+        (Config(model=Model("vgg11")), None),
+        (Config(model=Model("vgg19"), epochs=20), None),
+        (Config(model=Model("vgg19"), optimizer=Optimizer(weight_decay=1e-3)), None),
+        (Config(model=Model("wrn16_8", dropout=0)), None),
+        (Config("x", seed=7, checkpoint_every=1, model=Model("vgg19")), 72.39),
         (Config(model=Model("wrn28_10"), variant="decreasing"), 80.81),
         (Config(model=Model("wrn28_10"), variant="baseline"), 80.62),
         (Config(model=Model("vgg19")), 72.39),
@@ -196,7 +213,9 @@ def test_the_papers_figure_stands_beside_the_same_setting_alone(config, expected
 
 def test_accuracies_are_paired_by_seed(tmp_path):
     """By hand: differences 1, 3 and -1 points; the seed that the baseline lacks counts alone."""
-    config = Config(model=Model("vgg11"))
+    config = Config(
+        model=Model("vgg11"), epochs=100, optimizer=Optimizer(decay_epochs=(40, 70, 90))
+    )
     for seed, accuracy in enumerate((0.70, 0.72, 0.75)):
         _write_run(tmp_path, "baseline", seed, accuracy, sha=str(seed), config=config)
     for seed, accuracy in enumerate((0.71, 0.75, 0.74, 0.90)):
@@ -211,7 +230,7 @@ def test_accuracies_are_paired_by_seed(tmp_path):
         "constant", "4", "74.50", "71.00", "90.00", "+1.00", "-1.00 to +3.00",
         "0.600 (0.010)", "70.16",
     ]  # fmt: skip
-    results.write(tmp_path, settings, ["lgnn sweep"])
+    report.write(tmp_path, settings, ["lgnn sweep"])
     lines = (tmp_path / "results.csv").read_text().splitlines()
     assert len(lines) == 1 + 7
     assert ",1.00,0," in lines[4]

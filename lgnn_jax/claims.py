@@ -1,0 +1,142 @@
+"""What the runs of a sweep say of the paper's claims: a sentence each, with its figures."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import binomtest
+
+from lgnn_jax.results import Runs, differences, find_baseline, median_interval
+
+
+class Claim(NamedTuple):
+    """A claim of the paper, and what the runs say of it."""
+
+    text: str
+    findings: list[str]  # a sentence for each setting that it is about
+
+
+def claims(settings: list[Runs]) -> list[Claim]:
+    """Returns those of the paper's claims that the settings of a sweep can be held against.
+
+    Verdicts follow from figures alone. A difference of accuracy is shown where the 95 % bootstrap
+    interval of its median (see `median_interval`) leaves out zero; a smaller spread where a sign
+    test over the seeds gives p < 0.05; correlated neighbours where those of nearly all layers and
+    seeds are more than two deviations above shuffled maps.
+
+    Args:
+      settings: see `lgnn_jax.results.collect`.
+
+    Reference:
+      Sections III-A (windows), IV-A (accuracy), IV-B (magnitudes) and IV-C (neighbours).
+    """
+    baseline = find_baseline(settings)
+    filtered = [runs for runs in settings if runs is not baseline]
+    found = []
+    if baseline is not None:
+        found.append(_claim("Accuracy is not hurt", _gains(filtered, baseline)))
+    found += [
+        _claim("A decreasing sigma does as well as a constant one", _decreasing(filtered)),
+        _claim("A 5x5 window costs more than two points", _windows(filtered)),
+    ]
+    if baseline is not None:
+        found.append(
+            _claim("Magnitudes of the first layer spread less", _spreads(filtered, baseline))
+        )
+    found.append(_claim("Neighbours are correlated", [_neighbours(runs) for runs in settings]))
+    return [claim for claim in found if claim.findings]
+
+
+def _claim(text, findings):
+    return Claim(text, [finding for finding in findings if finding])
+
+
+def _gains(filtered, baseline):
+    return [_compare(runs, baseline, "the baseline") for runs in filtered]
+
+
+def _decreasing(filtered):
+    constant = {_but_variant(runs): runs for runs in filtered if runs.config.variant == "constant"}
+    pairs = [(runs, constant.get(_but_variant(runs))) for runs in filtered]
+    return [
+        _compare(runs, other, other.name)
+        for runs, other in pairs
+        if other is not None and runs.config.variant == "decreasing"
+    ]
+
+
+def _but_variant(runs):
+    som = runs.config.som
+    return som.layers, som.kernel_size, som.sigma
+
+
+def _windows(filtered):
+    smaller = {_but_window(runs): runs for runs in filtered if runs.config.som.kernel_size == 3}
+    pairs = [(runs, smaller.get(_but_window(runs))) for runs in filtered]
+    return [
+        _compare(runs, other, other.name)
+        for runs, other in pairs
+        if other is not None and runs.config.som.kernel_size == 5
+    ]
+
+
+def _but_window(runs):
+    return runs.config.variant, runs.config.som.layers
+
+
+def _compare(runs, other, name):
+    """How much more accurate some runs are than others; None if no seed has both."""
+    points = list(differences(runs, other).values())
+    if not points:
+        return None
+    start = f"{runs.name}: {np.median(points):+.2f} points to {name}"
+    if len(points) == 1:
+        return f"{start}, one seed, which decides nothing."
+    low, high = median_interval(points)
+    if low <= 0 <= high:
+        verdict = "no difference is shown"
+    else:
+        verdict = "more accurate" if low > 0 else "less accurate"
+    return f"{start} (median of {len(points)} seeds, 95 % {low:+.2f} to {high:+.2f}): {verdict}."
+
+
+def _spreads(filtered, baseline):
+    return [_spread(runs, baseline) for runs in filtered]
+
+
+def _spread(runs, baseline):
+    def deviations(runs):
+        return {s: r["magnitudes"]["deviation_of_log"] for s, r in runs.results.items()}
+
+    ours, theirs = deviations(runs), deviations(baseline)
+    seeds = [seed for seed in ours if seed in theirs]
+    if not seeds:
+        return None
+    medians = [np.median([values[seed] for seed in seeds]) for values in (ours, theirs)]
+    start = "{}: deviation of log {:.3f}, the baseline's {:.3f}".format(runs.name, *medians)
+    if len(seeds) == 1:
+        return f"{start}, one seed, which decides nothing."
+    smaller = sum(ours[seed] < theirs[seed] for seed in seeds)
+    p = binomtest(smaller, len(seeds)).pvalue
+    verdict = "no difference is shown"
+    if p < 0.05:
+        verdict = "the spread is smaller" if 2 * smaller > len(seeds) else "the spread is larger"
+    return (
+        f"{start}; smaller in {smaller} of {len(seeds)} seeds (sign test, p = {p:.2g}): {verdict}."
+    )
+
+
+def _neighbours(runs):
+    layers = [layer for result in runs.results.values() for layer in result["maps"].values()]
+    if not layers:
+        return None
+    above = sum(x["neighbours"] > x["shuffled"] + 2 * x["shuffled_deviation"] for x in layers)
+    mean, shuffled = (np.mean([x[name] for x in layers]) for name in ("neighbours", "shuffled"))
+    # Of unordered maps one in forty is that far above, were the shuffles normally distributed.
+    if above >= 0.95 * len(layers):
+        verdict = "they are"
+    else:
+        verdict = "not more than by chance" if above <= 0.1 * len(layers) else "in some layers"
+    return (
+        f"{runs.name}: {mean:.3f}, shuffled {shuffled:.3f}; more than two deviations above it in "
+        f"{above} of {len(layers)} maps (layers x seeds): {verdict}."
+    )

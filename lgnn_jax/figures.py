@@ -1,0 +1,304 @@
+"""The paper's figures, and those of a map's order: draws what `lgnn_jax.analysis` returns.
+
+Every function returns a `matplotlib.figure.Figure`, readable at the width of a page; `save` writes
+it as PNG and SVG. Colours are safe for the colour-blind: Okabe and Ito's for lines and outlines,
+and a map from blue over white to red, which differ in more than hue.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lgnn_jax.analysis.activations import SharedRegions
+from lgnn_jax.analysis.correlations import CorrelationMaps
+from lgnn_jax.analysis.filters import Magnitudes
+from lgnn_jax.analysis.topography import DistanceCurve
+from lgnn_jax.som import SomDimensions
+
+PAGE = 7.0  # inches
+OUTLINES = ("#D55E00", "#009E73", "#0072B2", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DIVERGING = "RdBu_r"
+_styled = matplotlib.rc_context({"font.size": 8, "axes.titlesize": 8, "figure.titlesize": 9})
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Writes a figure as `path` with .png (200 dots an inch) and .svg; returns both paths."""
+    paths = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"svg.hashsalt": "lgnn_jax"}):  # the same file for the same figure
+        figure.savefig(paths[0], dpi=200)
+        figure.savefig(paths[1], metadata={"Date": None})
+    return paths
+
+
+@_styled
+def first_layer(
+    filters: Mapping[str, np.ndarray],
+    dims: SomDimensions,
+    layer: str,
+    magnitudes: Mapping[str, Magnitudes],
+) -> Figure:
+    """Draws Figure 1, the filters of first layers on their map, with Table III below each.
+
+    Args:
+      filters: by run, `(neurons, height, width, colours)` in [0, 1], one colour or three; see
+        `lgnn_jax.analysis.filters.normalized_filters`.
+      dims: SOM dimensions `(m, n)`.
+      layer: its name.
+      magnitudes: by run.
+    """
+    m, n = dims
+    side = min(2.3, PAGE / max(len(filters), 2))
+    figure = _figure(
+        max(side * len(filters), 4.0), side * m / n + 1.1, f"{layer}: filters on the {m}x{n} map"
+    )
+    axes = figure.subplots(1, len(filters), squeeze=False)[0]
+    for ax, (run, pictures) in zip(axes, filters.items(), strict=True):
+        _mosaic(ax, pictures, dims)
+        ax.set_title(run)
+        found = magnitudes[run]
+        ax.set_xlabel(
+            f"column\nL2 norms {found.minimum:.3g} to {found.maximum:.3g}\n"
+            f"deviation of their log {found.deviation_of_log:.3f}"
+        )
+    axes[0].set_ylabel("row")
+    return figure
+
+
+@_styled
+def correlations(
+    found: Mapping[str, CorrelationMaps],
+    layer: str,
+    pictures: Mapping[str, np.ndarray] | None = None,
+) -> Figure:
+    """Draws Figure 2: correlations with chosen filters, and pictures of that part of the map.
+
+    Args:
+      found: by run, for the same filters.
+      layer: its name.
+      pictures: by run, visualisations `(neurons, height, width, colours)` of all its neurons.
+    """
+    first = next(iter(found.values()))
+    count, m, n = first.maps.shape
+    top, left, bottom, right = _part(first.positions, (m, n))
+    shape = (bottom - top) / (right - left)
+    width = PAGE / (count + 1.6 * (pictures is not None))
+    height = max(width * m / n, 1.6 * width * shape if pictures is not None else 0) + 0.75
+    figure = _figure(
+        PAGE + 0.8,
+        height * len(found) + 0.4,
+        f"{layer}: correlation of the weights with those of chosen filters, {m}x{n} map",
+    )
+    ratios = [1] * count + [1.6] * (pictures is not None)
+    grid = figure.subplots(len(found), len(ratios), squeeze=False, width_ratios=ratios)
+    limit = max(np.abs(maps.maps).max() for maps in found.values()) or 1.0
+    for axes, (run, maps) in zip(grid, found.items(), strict=True):
+        for ax, position, values, colour in zip(
+            axes, maps.positions, maps.maps, _colours(count), strict=False
+        ):
+            image = _heat_map(ax, values, limit)
+            ax.set_title(f"filter [{position[0]}, {position[1]}]", color=colour)
+            ax.plot(position[1], position[0], "s", ms=3, mfc="none", color=colour)
+        axes[0].set_ylabel(f"{run}\nrow")
+        if pictures is not None:
+            ax = axes[-1]
+            part = pictures[run].reshape(m, n, *pictures[run].shape[1:])
+            part = part[top:bottom, left:right].reshape(-1, *pictures[run].shape[1:])
+            _mosaic(ax, part, (bottom - top, right - left), first=(top, left))
+            for place, colour, near in zip(
+                maps.positions, _colours(count), maps.neighbours, strict=False
+            ):
+                inside = [p for p in near if top <= p[0] < bottom and left <= p[1] < right]
+                for p in [place, *inside]:
+                    _outline(ax, [p], colour, width=2.2 if p == place else 1.2)
+            ax.set_title(f"outlined from {maps.threshold:.2f}")
+        figure.colorbar(image, ax=axes[:count].tolist(), shrink=0.8, label="correlation")
+    return figure
+
+
+@_styled
+def class_maps(
+    means: np.ndarray,
+    names: Sequence[str],
+    dims: SomDimensions,
+    layer: str,
+    *,
+    title: str,
+    shared: SharedRegions,
+    shown: int = 3,
+    pictures: np.ndarray | None = None,
+) -> Figure:
+    """Draws Figure 3: what classes light up on a map, and the regions that they share.
+
+    Args:
+      means: `(classes, neurons)`, mean activations of these classes.
+      names: of the classes.
+      dims: SOM dimensions `(m, n)`.
+      layer: its name.
+      title: what the classes have in common.
+      shared: regions that they share.
+      shown: so many of the regions are outlined, and their filters shown.
+      pictures: visualisations `(neurons, height, width, colours)` of all neurons.
+    """
+    m, n = dims
+    regions = shared.regions[:shown]
+    rows = 1 + (pictures is not None and bool(regions))
+    width = PAGE / (len(names) + 0.3)
+    heights = [width * m / n + 0.5, 1.9][:rows]
+    figure = _figure(
+        PAGE, sum(heights) + 0.6, f"{layer}: mean activation by class, {m}x{n} map\n{title}"
+    )
+    parts = figure.subfigures(rows, 1, height_ratios=heights, squeeze=False)[:, 0]
+    axes = parts[0].subplots(1, len(names), squeeze=False)[0]
+    limit = np.abs(means).max() or 1.0
+    for ax, name, values in zip(axes, names, means, strict=True):
+        image = _heat_map(ax, values.reshape(m, n), limit)
+        ax.set_title(name)
+        for region, colour in zip(regions, OUTLINES, strict=False):
+            _outline(ax, [divmod(int(j), n) for j in region.neurons], colour, width=1.4)
+    axes[0].set_ylabel("row")
+    parts[0].colorbar(image, ax=axes.tolist(), shrink=0.8, label="activation before the ReLU")
+    if rows == 2:
+        for ax, region, colour in zip(
+            np.atleast_1d(parts[1].subplots(1, max(len(regions), 2))), regions, OUTLINES, strict=False
+        ):
+            places = [divmod(int(j), n) for j in region.neurons]
+            top, left = (min(axis) for axis in zip(*places, strict=True))
+            bottom, right = (max(axis) + 1 for axis in zip(*places, strict=True))
+            part = pictures.reshape(m, n, *pictures.shape[1:])[top:bottom, left:right]
+            part = part.reshape(-1, *pictures.shape[1:])
+            _mosaic(ax, part, (bottom - top, right - left), first=(top, left))
+            _outline(ax, places, colour, width=2.2)
+            ax.set_title(f"{len(places)} filters, p = {region.p:.2g}", color=colour)
+        for ax in parts[1].axes[len(regions) :]:
+            ax.set_axis_off()
+    return figure
+
+
+@_styled
+def visualizations(pictures: np.ndarray, dims: SomDimensions, layer: str, run: str) -> Figure:
+    """Draws what the neurons of a layer look for, `(neurons, height, width, colours)`, on its map."""
+    m, n = dims
+    side = min(0.42, PAGE / n)
+    figure = _figure(side * n + 0.7, side * m + 0.9, f"{layer}, {run}:\n{m}x{n} map, feature visualisations")
+    ax = figure.subplots()
+    _mosaic(ax, pictures, dims)
+    ax.set_ylabel("row")
+    return figure
+
+
+@_styled
+def distance_curves(curves: Mapping[str, DistanceCurve], layer: str, dims: SomDimensions) -> Figure:
+    """Draws the mean correlation of pairs of filters against their distance on the map, by run."""
+    figure = _figure(4.6, 3.2, f"{layer}: correlation of weights by distance, {dims[0]}x{dims[1]} map")
+    ax = figure.subplots()
+    for (run, curve), colour in zip(curves.items(), OUTLINES, strict=False):
+        ax.plot(curve.distances, curve.values, "o-", ms=3, color=colour, label=run)
+        low, high = (curve.shuffled_mean + k * curve.shuffled_deviation for k in (-2, 2))
+        ax.fill_between(curve.distances, low, high, color=colour, alpha=0.15, lw=0)
+    ax.set_xlabel("distance on the map\n(bands: shuffled maps, two deviations)")
+    ax.set_ylabel("mean correlation")
+    ax.axhline(0, color="0.6", lw=0.6)
+    ax.legend(frameon=False)
+    return figure
+
+
+@_styled
+def order_by_layer(
+    values: Mapping[str, Mapping[str, float]], shuffled: Mapping[str, tuple[float, float]]
+) -> Figure:
+    """Draws the mean correlation of map neighbours by layer, for networks to compare.
+
+    Args:
+      values: by network, then by layer.
+      shuffled: by layer, mean and deviation over shuffled maps.
+    """
+    layers = list(shuffled)
+    figure = _figure(PAGE, 3.4, "mean correlation of the weights of neighbours on the map")
+    ax = figure.subplots()
+    places = np.arange(len(layers))
+    mean, deviation = np.array([shuffled[layer] for layer in layers]).T
+    ax.bar(
+        places, 4 * deviation, bottom=mean - 2 * deviation, width=0.7, color="0.85",
+        label="shuffled maps, two deviations",
+    )  # fmt: skip
+    markers = ("o", "s", "^", "D", "v", "P", "X")
+    for (name, by_layer), colour, marker in zip(values.items(), OUTLINES, markers, strict=False):
+        known = [i for i, layer in enumerate(layers) if layer in by_layer]
+        ax.plot(
+            known, [by_layer[layers[i]] for i in known], marker, ms=5, color=colour, label=name
+        )
+    ax.axhline(0, color="0.6", lw=0.6)
+    ax.set_xticks(places, layers, rotation=30 if max(map(len, layers)) < 10 else 90, ha="right")
+    ax.set_ylabel("correlation")
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _figure(width: float, height: float, title: str) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title)
+    return figure
+
+
+def _colours(count: int) -> list[str]:
+    return [OUTLINES[i % len(OUTLINES)] for i in range(count)]
+
+
+def _heat_map(ax: Axes, values: np.ndarray, limit: float):
+    image = ax.imshow(values, cmap=_DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
+    _label(ax)
+    return image
+
+
+def _label(ax: Axes) -> None:
+    ax.set_xlabel("column")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    ax.tick_params(labelsize=7)
+
+
+def _mosaic(
+    ax: Axes, pictures: np.ndarray, dims: SomDimensions, first: tuple[int, int] = (0, 0)
+) -> None:
+    """Lays pictures out on a map, whose places are one unit wide; `first` is that at the top left."""
+    m, n = dims
+    height, width, colours = pictures.shape[1:]
+    gap = max(1, round(0.08 * width))
+    image = np.ones((m, n, height + gap, width + gap, 3), np.float32)
+    image[:, :, gap // 2 : gap // 2 + height, gap // 2 : gap // 2 + width] = np.broadcast_to(
+        pictures.reshape(m, n, height, width, colours), (m, n, height, width, 3)
+    )
+    image = image.transpose(0, 2, 1, 3, 4).reshape(m * (height + gap), n * (width + gap), 3)
+    top, left = first[0] - 0.5, first[1] - 0.5
+    ax.imshow(image, extent=(left, left + n, top + m, top), interpolation="nearest")
+    _label(ax)
+
+
+def _outline(ax: Axes, places: Sequence[tuple[int, int]], colour: str, width: float) -> None:
+    """Draws the border of a set of places on a map."""
+    places = set(places)
+    for i, j in places:
+        top, left, bottom, right = i - 0.5, j - 0.5, i + 0.5, j + 0.5
+        sides = {
+            (i - 1, j): ((left, right), (top, top)),
+            (i + 1, j): ((left, right), (bottom, bottom)),
+            (i, j - 1): ((left, left), (top, bottom)),
+            (i, j + 1): ((right, right), (top, bottom)),
+        }
+        for beyond, line in sides.items():
+            if beyond not in places:
+                ax.plot(*line, color=colour, lw=width, solid_capstyle="projecting", clip_on=False)
+
+
+def _part(positions, dims: SomDimensions, margin: int = 2) -> tuple[int, int, int, int]:
+    """The part of a map around chosen places: top, left, bottom, right."""
+    rows, columns = zip(*positions, strict=True)
+    top, left = max(0, min(rows) - margin), max(0, min(columns) - margin)
+    bottom, right = min(dims[0], max(rows) + margin + 1), min(dims[1], max(columns) + margin + 1)
+    return top, left, bottom, right

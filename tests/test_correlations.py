@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from lgnn_jax.analysis.correlations import correlation_maps
+
+
+def _kernel(seed=0):
+    return np.random.default_rng(seed).normal(size=(3, 3, 4, 24))
+
+
+def test_rows_of_the_gram_matrix_on_the_map():
+    """Against numpy's correlation coefficients."""
+    kernel = _kernel()
+    found = correlation_maps(kernel, (6, 4), [(0, 0), (2, 3)])
+    expected = np.corrcoef(kernel.reshape(-1, 24).T)
+    for (row, column), values in zip(found.positions, found.maps, strict=True):
+        wanted = expected[4 * row + column].reshape(6, 4)
+        assert values[row, column] == 0
+        wanted[row, column] = 0
+        np.testing.assert_allclose(values, wanted, atol=1e-12)
+
+
+def test_the_threshold_is_a_share_of_all_pairs():
+    kernel = _kernel()
+    found = correlation_maps(kernel, (6, 4), share=0.1, positions=[(1, 1)])
+    pairs = np.corrcoef(kernel.reshape(-1, 24).T)[np.triu_indices(24, 1)]
+    assert (pairs > found.threshold).mean() == pytest.approx(0.1, abs=1 / len(pairs))
+
+
+def test_neighbours_that_are_alike():
+    """The filter at [2, 2] is copied to the right, below, and two places to the left."""
+    kernel = _kernel()
+    for row, column in ((2, 3), (3, 2), (2, 0)):
+        kernel[..., 4 * row + column] = kernel[..., 4 * 2 + 2]
+    found = correlation_maps(kernel, (6, 4), [(2, 2), (5, 0)], share=0.02)
+    assert set(found.neighbours[0]) == {(2, 3), (3, 2)}
+    assert found.neighbours[1] == ()
+
+
+def test_the_neuron_axis():
+    kernel = _kernel()
+    np.testing.assert_array_equal(
+        correlation_maps(np.moveaxis(kernel, -1, 0), (6, 4), [(1, 1)], neuron_axis=0).maps,
+        correlation_maps(kernel, (6, 4), [(1, 1)]).maps,
+    )
+
+
+def test_a_constant_filter_is_like_none():
+    kernel = _kernel()
+    kernel[..., 5] = 0
+    found = correlation_maps(kernel, (6, 4), [(1, 1), (0, 0)])
+    assert np.isfinite(found.maps).all()
+    assert not found.maps[0].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dims": (5, 5)}, r"map \(5, 5\) does not fit 24 filters"),
+        ({"positions": [(6, 0)]}, r"position \[6, 0\] is not on the 6x4 map"),
+        ({"positions": [(0, -1)]}, r"position \[0, -1\] is not on"),
+        ({"share": 0.0}, r"share must be in \(0, 1\), got 0"),
+    ],
+)
+def test_bad_input(options, message):
+    with pytest.raises(ValueError, match=message):
+        correlation_maps(_kernel(), **{"dims": (6, 4), **options})
