@@ -1,8 +1,15 @@
-"""What the filters of a layer are like, one by one."""
+"""What the filters of a layer are like, wherever they lie on a map.
+
+Features are float `(neurons, features)`: the weights of a layer as `filter_features` returns them,
+or its activations `(images, neurons)`, transposed.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
+
+# What is left of constant features once their mean is gone, relative to what they were.
+_ROUNDING = 1e-12
 
 
 class Magnitudes(NamedTuple):
@@ -35,3 +42,125 @@ def magnitudes(kernel: np.ndarray, *, neuron_axis: int = -1) -> Magnitudes:
     weights = np.moveaxis(np.asarray(kernel, np.float64), neuron_axis, 0)
     norms = np.linalg.norm(weights.reshape(len(weights), -1), axis=1)
     return Magnitudes(float(norms.min()), float(norms.max()), float(np.log(norms).std()))
+
+
+def filter_features(kernel: np.ndarray, *, neuron_axis: int = -1) -> np.ndarray:
+    """Returns the weights of a layer as features, float64 `(neurons, features)`.
+
+    Args:
+      kernel: weights `(..., c_out)` of any number of dimensions, finite.
+      neuron_axis: the axis that counts the neurons.
+
+    Raises:
+      ValueError: if a weight is not finite.
+
+    Example:
+      >>> filter_features(np.zeros((3, 3, 16, 64))).shape
+      (64, 144)
+    """
+    weights = np.moveaxis(np.asarray(kernel), neuron_axis, 0)
+    return as_features(weights.reshape(len(weights), -1))
+
+
+def as_features(features: np.ndarray) -> np.ndarray:
+    """Returns features as float64; raises ValueError for another shape or what is not finite."""
+    features = np.asarray(features, np.float64)
+    if features.ndim != 2 or not features.size:
+        raise ValueError(
+            f"features must have shape (neurons, features), got {features.shape}: filter_features "
+            "makes them of a kernel; activations (images, neurons) have to be transposed."
+        )
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        neuron = int(np.argmin(finite))
+        value = features[neuron][~np.isfinite(features[neuron])][0]
+        raise ValueError(f"neuron {neuron} has {value} among its features: all must be finite.")
+    return features
+
+
+def filter_correlations(kernel: np.ndarray, *, neuron_axis: int = -1) -> np.ndarray:
+    """Returns the correlation of each filter's weights with each other's.
+
+    Args:
+      kernel: weights `(..., c_out)`, finite, of any number of dimensions; or features, with their
+        neurons on axis 0.
+      neuron_axis: the axis that counts the neurons.
+
+    Returns:
+      float64 `(c_out, c_out)`: Pearson's correlation over the weights of a filter. A filter with
+      constant weights has correlation 0 with all filters.
+
+    Raises:
+      ValueError: if a weight is not finite.
+
+    Reference:
+      Section IV-C of the paper: the Gram matrix of the filter weights, as correlations.
+
+    Example:
+      >>> filter_correlations(np.array([[1.0, 2.0, 5.0], [2.0, 1.0, 5.0]])).round().tolist()
+      [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    centred = _centred(filter_features(kernel, neuron_axis=neuron_axis))
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit = np.divide(centred, norms, out=centred, where=norms > 0)
+    return unit @ unit.T
+
+
+def effective_dimensionality(features: np.ndarray) -> float:
+    """Returns how many directions the filters of a layer spread over: their participation ratio.
+
+    With the eigenvalues l of the neurons' covariance over their features, `(sum l)^2 / sum l^2`: n
+    if n eigenvalues are equal and the others 0. Neighbours on a map are also alike where all
+    filters are nearly the same; such a collapse shows here, as a number close to 1. It does not
+    depend on the map, so there is nothing to shuffle.
+
+    Args:
+      features: float `(neurons, features)`, finite.
+
+    Returns:
+      From 1 to the smaller of the number of neurons and of features less one; 0 if all filters are
+      dead. A mean over the neurons is not subtracted: it would hide what all filters share.
+
+    Raises:
+      ValueError: for features of another shape or not finite.
+
+    Reference:
+      Gao et al., "A theory of multineuronal dimensionality, dynamics and measurement", 2017.
+
+    Example:
+      >>> round(effective_dimensionality([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0]]), 6)
+      2.0
+    """
+    centred = _centred(as_features(features))
+    # Eigenvalues sum to the trace, and their squares to the sum of the matrix's squared elements.
+    covariance = centred @ centred.T
+    squares = np.square(covariance).sum()
+    return float(np.trace(covariance) ** 2 / squares) if squares > 0 else 0.0
+
+
+def dead_filters(features: np.ndarray) -> np.ndarray:
+    """Returns the neurons whose features do not vary: all zero, or constant up to rounding.
+
+    Args:
+      features: float `(neurons, features)`, finite. A single feature varies in no neuron.
+
+    Returns:
+      int `(dead,)`, ascending.
+
+    Raises:
+      ValueError: for features of another shape or not finite.
+
+    Example:
+      >>> dead_filters([[0.0, 0.0], [1.0, 2.0], [0.1, 0.1]]).tolist()
+      [0, 2]
+    """
+    return np.flatnonzero(~_centred(as_features(features)).any(axis=1))
+
+
+def _centred(features: np.ndarray) -> np.ndarray:
+    """Returns the features less each neuron's mean, and zeros for a neuron where they are equal."""
+    centred = features - features.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    # What is left of constant features is rounding, not a pattern.
+    rounding = _ROUNDING * np.linalg.norm(features, axis=1, keepdims=True)
+    return np.where(norms > rounding, centred, 0.0)

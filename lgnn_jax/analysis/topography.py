@@ -1,64 +1,140 @@
-"""Is there order on a map? Figures of a layer, each beside the same figure for shuffled maps."""
+"""Is there order on a map? Figures of a layer, each beside the same figure for shuffled maps.
 
+Features are float `(neurons, features)`: the weights of a layer as `filter_features` returns them,
+or its activations `(images, neurons)`, transposed. Neuron `j` lies in row `j // n` and column
+`j % n` of a map `(m, n)`. Correlations are Pearson's, over the features of two neurons, and 0 where
+one of these is dead (see `dead_filters`).
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from lgnn_jax.analysis.filters import (
+    as_features,
+    dead_filters,
+    effective_dimensionality,
+    filter_correlations,
+    filter_features,
+)
+from lgnn_jax.analysis.shuffles import ROUNDING, AgainstShuffles, against_shuffles, shuffled_maps
+from lgnn_jax.analysis.trustworthiness import trustworthiness_of
 from lgnn_jax.som import SomDimensions
 
 
 @dataclass(frozen=True)
-class AgainstShuffles:
-    """A figure of a map, and the same figure of maps with the neurons shuffled.
+class DistanceCurve:
+    """Mean correlation by distance on the map, and the same of maps with the neurons shuffled.
 
     Attributes:
-      value: of the map as it is.
-      shuffled: float64 `(shuffles,)`.
+      distance: int `(bins,)`: 1, 2, ... up to the map's diagonal. A pair of neurons is in the bin
+        to which its Euclidean distance rounds; so the first holds all that touch.
+      pairs: int `(bins,)`: how many there are. Few, at the largest distances.
+      value: float64 `(bins,)`, of the map as it is.
+      shuffled: float64 `(shuffles, bins)`.
     """
 
-    value: float
+    distance: np.ndarray
+    pairs: np.ndarray
+    value: np.ndarray
     shuffled: np.ndarray
 
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean of the shuffled maps, float64 `(bins,)`."""
+        return self.shuffled.mean(axis=0)
 
-def filter_correlations(kernel: np.ndarray, *, neuron_axis: int = -1) -> np.ndarray:
-    """Returns the correlation of each filter's weights with each other's.
+    @property
+    def deviation(self) -> np.ndarray:
+        """Standard deviation of the shuffled maps, float64 `(bins,)`."""
+        return self.shuffled.std(axis=0)
+
+
+@dataclass(frozen=True)
+class Topography:
+    """The figures of one layer on its map.
+
+    Attributes:
+      neighbours: see `neighbour_correlation`.
+      morans_i: see `morans_i`.
+      by_distance: see `correlation_by_distance`.
+      smoothness: see `smoothness`.
+      trustworthiness: see `lgnn_jax.analysis.trustworthiness`; of up to 8 neighbours.
+      effective_dimensionality: see `lgnn_jax.analysis.filters`; the same on every map.
+      dead: int `(dead,)`, the dead neurons, see `lgnn_jax.analysis.filters.dead_filters`.
+    """
+
+    neighbours: AgainstShuffles
+    morans_i: AgainstShuffles
+    by_distance: DistanceCurve
+    smoothness: AgainstShuffles
+    trustworthiness: AgainstShuffles
+    effective_dimensionality: float
+    dead: np.ndarray
+
+    @property
+    def dead_count(self) -> int:
+        """How many neurons are dead."""
+        return len(self.dead)
+
+
+def topography(
+    features: np.ndarray, dims: SomDimensions, *, shuffles: int = 200, seed: int = 0
+) -> Topography:
+    """Returns all figures of a layer on its map, over the same shuffled maps.
+
+    A 3x3 kernel of 512 by 512 channels with 200 shuffles took 0.3 s on two x86-64 cores, and 0.8 s
+    on the same beside other work (medians of 9).
 
     Args:
-      kernel: weights `(..., c_out)`, finite, of any number of dimensions.
-      neuron_axis: the axis that counts the neurons.
+      features: float `(neurons, features)`, finite.
+      dims: SOM dimensions `(m, n)`, at least two neurons.
+      shuffles: number of random placements of the same neurons on the same map, at least 1.
+      seed: of the shuffles.
 
-    Returns:
-      float64 `(c_out, c_out)`: Pearson's correlation over the weights of a filter. A filter with
-      constant weights has correlation 0 with all filters.
-
-    Reference:
-      Section IV-C of the paper: the Gram matrix of the filter weights, as correlations.
+    Raises:
+      ValueError: for features of another shape or not finite, for `dims` that do not fit them or
+        hold a single neuron, and for no shuffles.
 
     Example:
-      >>> filter_correlations(np.array([[1.0, 2.0, 5.0], [2.0, 1.0, 5.0]])).round().tolist()
-      [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+      >>> rows, columns = np.divmod(np.arange(36), 6)
+      >>> squares = (rows[:, None] - rows) ** 2 + (columns[:, None] - columns) ** 2
+      >>> found = topography(np.exp(-squares / 4), (6, 6))
+      >>> round(found.neighbours.p, 4), found.neighbours.z > 10, found.dead_count
+      (0.005, True, 0)
     """
-    weights = np.moveaxis(np.asarray(kernel, np.float64), neuron_axis, 0)
-    weights = weights.reshape(len(weights), -1)
-    centred = weights - weights.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    # What is left of constant weights is rounding, not a pattern.
-    rounding = 1e-12 * np.linalg.norm(weights, axis=1, keepdims=True)
-    unit = np.divide(centred, norms, out=np.zeros_like(centred), where=norms > rounding)
-    return unit @ unit.T
+    features = as_features(features)
+    maps = shuffled_maps(len(features), dims, shuffles, seed)
+    correlations = filter_correlations(features, neuron_axis=0)
+    by_distance = _by_distance(correlations, dims, maps)
+    return Topography(
+        neighbours=_neighbours(correlations, dims, maps),
+        morans_i=_morans_i(features, dims, maps),
+        by_distance=by_distance,
+        smoothness=_smoothness(by_distance, dims),
+        trustworthiness=trustworthiness_of(correlations, dims, maps),
+        effective_dimensionality=effective_dimensionality(features),
+        dead=dead_filters(features),
+    )
 
 
-def neighbour_pairs(dims: SomDimensions) -> np.ndarray:
+def neighbour_pairs(dims: SomDimensions, *, diagonal: bool = False) -> np.ndarray:
     """Returns all pairs of direct (up, down, left, right) neighbours on a map, int `(pairs, 2)`.
+
+    Args:
+      dims: SOM dimensions `(m, n)`.
+      diagonal: whether neurons that touch at a corner are neighbours as well.
 
     Example:
       >>> neighbour_pairs((2, 2)).tolist()
       [[0, 2], [1, 3], [0, 1], [2, 3]]
     """
     grid = np.arange(dims[0] * dims[1]).reshape(dims)
-    vertical = np.stack([grid[:-1].ravel(), grid[1:].ravel()], axis=1)
-    horizontal = np.stack([grid[:, :-1].ravel(), grid[:, 1:].ravel()], axis=1)
-    return np.concatenate([vertical, horizontal])
+    sides = [(grid[:-1], grid[1:]), (grid[:, :-1], grid[:, 1:])]
+    corners = [(grid[:-1, :-1], grid[1:, 1:]), (grid[:-1, 1:], grid[1:, :-1])]
+    pairs = sides + corners if diagonal else sides
+    return np.concatenate([np.stack([a.ravel(), b.ravel()], axis=1) for a, b in pairs])
 
 
 def neighbour_correlation(
@@ -72,14 +148,14 @@ def neighbour_correlation(
     """Returns the mean correlation between the weights of direct neighbours on the map.
 
     Args:
-      kernel: weights of a layer, see `filter_correlations`.
+      kernel: weights of a layer, see `filter_correlations`; or features, with `neuron_axis` 0.
       dims: SOM dimensions `(m, n)`, at least two neurons.
       neuron_axis: the axis that counts the neurons.
       shuffles: number of random placements of the same filters on the same map, at least 1.
       seed: of the shuffles.
 
     Raises:
-      ValueError: if `dims` does not fit the kernel or holds a single neuron.
+      ValueError: as `topography`.
 
     Example:
       >>> stripes = np.stack([np.eye(4)[j // 4] for j in range(16)], axis=1)
@@ -87,14 +163,154 @@ def neighbour_correlation(
       >>> round(figure.value, 3), bool(figure.value > figure.shuffled.max())
       (0.333, True)
     """
-    correlations = filter_correlations(kernel, neuron_axis=neuron_axis)
-    pairs = neighbour_pairs(dims)
-    if dims[0] * dims[1] != len(correlations) or not len(pairs):
-        raise ValueError(
-            f"map {tuple(dims)} does not fit {len(correlations)} filters, two or more."
-        )
-    rng = np.random.default_rng(seed)
-    places = [rng.permutation(len(correlations)) for _ in range(shuffles)]
-    shuffled = [correlations[place[pairs[:, 0]], place[pairs[:, 1]]].mean() for place in places]
-    value = correlations[pairs[:, 0], pairs[:, 1]].mean()
-    return AgainstShuffles(float(value), np.array(shuffled))
+    features = filter_features(kernel, neuron_axis=neuron_axis)
+    maps = shuffled_maps(len(features), dims, shuffles, seed)
+    return _neighbours(filter_correlations(features, neuron_axis=0), dims, maps)
+
+
+def morans_i(
+    features: np.ndarray, dims: SomDimensions, *, shuffles: int = 200, seed: int = 0
+) -> AgainstShuffles:
+    """Returns Moran's I of the features, with queen contiguity: neurons that touch are neighbours.
+
+    `N / W * sum_ij w_ij <z_i, z_j> / sum_i <z_i, z_i>`: z the features less their mean over the
+    neurons, w_ij 1 for the up to eight neighbours of a neuron and 0 for others, W the sum of all
+    w_ij. For one feature it is the usual Moran's I, for several the mean of theirs, weighted by
+    their variances.
+
+    Args:
+      features: float `(neurons, features)`, finite. Their scale counts, as it does not for
+        correlations: a dead neuron is a neuron like others, with the value that it has.
+      dims: SOM dimensions `(m, n)`, at least two neurons.
+      shuffles: number of random placements of the same neurons on the same map, at least 1.
+      seed: of the shuffles.
+
+    Returns:
+      -1 / (N - 1) on average where there is no order; 0 if all neurons have the same features.
+
+    Raises:
+      ValueError: as `topography`.
+
+    Reference:
+      Moran, "Notes on continuous stochastic phenomena", 1950.
+
+    Example:
+      >>> round(morans_i(np.arange(4.0)[:, None], (4, 1)).value, 3)
+      0.333
+    """
+    features = as_features(features)
+    return _morans_i(features, dims, shuffled_maps(len(features), dims, shuffles, seed))
+
+
+def correlation_by_distance(
+    features: np.ndarray, dims: SomDimensions, *, shuffles: int = 200, seed: int = 0
+) -> DistanceCurve:
+    """Returns the mean correlation of pairs of neurons by their distance on the map.
+
+    Args:
+      features: float `(neurons, features)`, finite.
+      dims: SOM dimensions `(m, n)`, at least two neurons.
+      shuffles: number of random placements of the same neurons on the same map, at least 1.
+      seed: of the shuffles.
+
+    Raises:
+      ValueError: as `topography`.
+
+    Example:
+      >>> curve = correlation_by_distance([[0, 1], [0, 2], [1, 0], [2, 0]], (4, 1))
+      >>> curve.distance.tolist(), curve.pairs.tolist(), curve.value.round(3).tolist()
+      ([1, 2, 3], [3, 2, 1], [0.333, -1.0, -1.0])
+    """
+    features = as_features(features)
+    maps = shuffled_maps(len(features), dims, shuffles, seed)
+    return _by_distance(filter_correlations(features, neuron_axis=0), dims, maps)
+
+
+def smoothness(
+    features: np.ndarray, dims: SomDimensions, *, shuffles: int = 200, seed: int = 0
+) -> AgainstShuffles:
+    """Returns by how much neighbours differ less than distant neurons, as a share.
+
+    `(max - first) / max` of a curve, the mean dissimilarity of pairs of neurons by their distance
+    on the map. Where the TDANN has differences in preferred orientation, say, dissimilarity is 1 -
+    correlation here; and its bins of distance are those of `correlation_by_distance`. As in the
+    TDANN's curves of V1, they reach to half the diagonal (but are two at least).
+
+    Args:
+      features: float `(neurons, features)`, finite.
+      dims: SOM dimensions `(m, n)`, at least two neurons.
+      shuffles: number of random placements of the same neurons on the same map, at least 1.
+      seed: of the shuffles.
+
+    Returns:
+      From 0, if the curve nowhere lies above its beginning, to 1, if all neurons that touch are
+      alike and others are not. Above 0 for most shuffled maps, as the maximum is one of many. A
+      flat curve has 0, that of a layer of equal neurons included, where the TDANN's code has 1.
+
+    Raises:
+      ValueError: as `topography`.
+
+    Reference:
+      Margalit et al., "A unifying framework for functional organization in early and higher
+      ventral visual cortex", 2024, by the authors' code (neuroailab/TDANN, `spatial_utils.py`).
+      Over the first value instead of the maximum, the share s is `s / (1 - s)`: without an upper
+      bound, but maps are in the same order and p is the same.
+
+    Example:
+      >>> round(smoothness([[0, 1], [0, 2], [1, 0], [2, 0]], (4, 1)).value, 3)
+      0.667
+    """
+    return _smoothness(correlation_by_distance(features, dims, shuffles=shuffles, seed=seed), dims)
+
+
+def _neighbours(
+    correlations: np.ndarray, dims: SomDimensions, maps: Sequence[np.ndarray]
+) -> AgainstShuffles:
+    first, second = neighbour_pairs(dims).T
+    return against_shuffles(lambda j: correlations[j[first], j[second]].mean(), maps)
+
+
+def _morans_i(
+    features: np.ndarray, dims: SomDimensions, maps: Sequence[np.ndarray]
+) -> AgainstShuffles:
+    centred = features - features.mean(axis=0)
+    products = centred @ centred.T
+    squares = np.trace(products)
+    if squares <= (ROUNDING * np.linalg.norm(features)) ** 2:  # what is left is rounding
+        return AgainstShuffles(0.0, np.zeros(len(maps)))
+    products *= len(features) / squares
+    first, second = neighbour_pairs(dims, diagonal=True).T
+    # W counts each pair twice, as does the sum that it divides.
+    return against_shuffles(lambda j: products[j[first], j[second]].mean(), maps)
+
+
+def _by_distance(
+    correlations: np.ndarray, dims: SomDimensions, maps: Sequence[np.ndarray]
+) -> DistanceCurve:
+    count = len(correlations)
+    first, second = np.triu_indices(count, 1)
+    rows, columns = np.divmod(np.arange(count), dims[1])
+    rounded = np.rint(np.hypot(rows[first] - rows[second], columns[first] - columns[second]))
+    order = np.argsort(rounded, kind="stable")
+    first, second = first[order], second[order]
+    distance, begin, pairs = np.unique(
+        rounded[order].astype(int), return_index=True, return_counts=True
+    )
+
+    def curve(j):
+        return np.add.reduceat(correlations[j[first], j[second]], begin) / pairs
+
+    value = curve(np.arange(count))
+    return DistanceCurve(distance, pairs, value, np.array([curve(neurons) for neurons in maps]))
+
+
+def _smoothness(curve: DistanceCurve, dims: SomDimensions) -> AgainstShuffles:
+    near = curve.distance <= max(2, np.hypot(dims[0] - 1, dims[1] - 1) / 2)
+
+    def share(correlations):
+        dissimilarity = 1 - correlations[..., near]
+        largest = dissimilarity.max(axis=-1)
+        rise = largest - dissimilarity[..., 0]
+        return np.divide(rise, largest, out=np.zeros_like(rise), where=largest > ROUNDING)
+
+    return AgainstShuffles(float(share(curve.value)), share(curve.shuffled))

@@ -1,0 +1,91 @@
+"""A figure of a map means little by itself: beside it stands the same figure for shuffled maps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lgnn_jax.som import SomDimensions, som_dimensions
+
+# Figures are sums in various orders: those that differ by less, relative to the largest, are equal.
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class AgainstShuffles:
+    """A figure of a map, and the same figure of maps with the neurons shuffled.
+
+    Order makes every figure in this package larger, never smaller.
+
+    Attributes:
+      value: of the map as it is.
+      shuffled: float64 `(shuffles,)`.
+
+    Example:
+      >>> figure = AgainstShuffles(2.0, np.array([0.0, 1.0, 2.0, 3.0]))
+      >>> figure.p, round(figure.z, 3)
+      (0.6, 0.447)
+    """
+
+    value: float
+    shuffled: np.ndarray
+
+    @property
+    def z(self) -> float | None:
+        """The value less the mean of the shuffled, in their (population's) standard deviations.
+
+        None where these are 0: figures that do not differ, of a map with nothing but dead neurons
+        or of a single shuffle, are no measure.
+        """
+        deviation = self.shuffled.std()
+        if deviation <= ROUNDING * np.abs(self.shuffled).max():
+            return None
+        return float((self.value - self.shuffled.mean()) / deviation)
+
+    @property
+    def p(self) -> float:
+        """One-sided p-value: the chance of a figure this large on a map without order.
+
+        `(1 + number of shuffled >= value) / (1 + shuffles)`, which is never 0. Figures that differ
+        by rounding are equal.
+
+        Reference:
+          Phipson and Smyth, "Permutation p-values should never be zero", 2010.
+        """
+        rounding = ROUNDING * max(abs(self.value), np.abs(self.shuffled).max())
+        as_large = int(np.count_nonzero(self.shuffled >= self.value - rounding))
+        return (1 + as_large) / (1 + len(self.shuffled))
+
+
+def shuffled_maps(count: int, dims: SomDimensions, shuffles: int, seed: int) -> list[np.ndarray]:
+    """Returns the neurons in the order in which they lie on each of `shuffles` random maps.
+
+    Args:
+      count: number of neurons.
+      dims: SOM dimensions `(m, n)`, at least two neurons.
+      shuffles: number of maps, at least 1.
+      seed: one seed means the same maps.
+
+    Raises:
+      ValueError: for `dims` that do not hold `count` neurons or hold one, and for no shuffles.
+    """
+    rows, columns = dims
+    if min(rows, columns) < 1 or rows * columns != count:
+        raise ValueError(
+            f"map {(rows, columns)} does not fit {count} filters: use {som_dimensions(count)} or "
+            "another pair with that product."
+        )
+    if count == 1:
+        raise ValueError(f"map {(rows, columns)} holds a single neuron: order takes two or more.")
+    if shuffles < 1:
+        raise ValueError(f"shuffles must be at least 1, got {shuffles}.")
+    rng = np.random.default_rng(seed)
+    return [rng.permutation(count) for _ in range(shuffles)]
+
+
+def against_shuffles(
+    figure: Callable[[np.ndarray], float], maps: Sequence[np.ndarray]
+) -> AgainstShuffles:
+    """Returns `figure` of the neurons in their own order, beside that of each of `maps`."""
+    value = figure(np.arange(len(maps[0])))
+    return AgainstShuffles(float(value), np.array([figure(neurons) for neurons in maps]))
