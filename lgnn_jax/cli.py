@@ -86,6 +86,26 @@ class ShowTable:
 
 
 @dataclasses.dataclass(frozen=True)
+class Analyze:
+    """Draw the maps of a run, or of several side by side, and put numbers to their order."""
+
+    run_dirs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run directories, of one network on the same images."""
+    layers: tuple[str, ...] = ()
+    """Convolutions whose maps are drawn; the last one by default. Numbers are of all layers."""
+    classes: tuple[str, ...] = ()
+    """Sets of classes: a superclass such as trees, or classes joined by +."""
+    visualize: Literal["shown", "all", "none"] = "shown"
+    """Feature visualisations of the neurons in the figures, of a whole layer, or of none."""
+    steps: int = 128
+    """Steps of each feature visualisation."""
+    out: Path | None = None
+    """Where figures/ and analysis.json are written; the first run's directory by default."""
+    data_dir: Path | None = None
+    """Where prepared data sets lie; tensorflow-datasets' default folder if not given."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Configs:
     """List the configs that --config knows by name."""
 
@@ -103,6 +123,7 @@ def main(argv: list[str] | None = None) -> None:
         Evaluate: _evaluate,
         Sweep: lambda command: _sweep(command, shlex.join(["lgnn", *argv])),
         ShowTable: _show_table,
+        Analyze: _analyze,
         Configs: _configs,
     }
     try:
@@ -142,7 +163,7 @@ def load_config(name_or_file: str) -> Config:
         raise UsageError(f"{path}: {error}") from error
 
 
-def _parse(argv: list[str]) -> Train | Evaluate | Sweep | ShowTable | Configs:
+def _parse(argv: list[str]) -> Train | Evaluate | Sweep | ShowTable | Analyze | Configs:
     """Parses the arguments; the config that is named supplies the defaults of all its fields."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config", nargs="?")
@@ -169,9 +190,10 @@ def _parse(argv: list[str]) -> Train | Evaluate | Sweep | ShowTable | Configs:
         evaluate = Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         sweep = Annotated[Sweep, tyro.conf.subcommand("sweep")]
         table = Annotated[ShowTable, tyro.conf.subcommand("table")]
+        analyze = Annotated[Analyze, tyro.conf.subcommand("analyze")]
         configs = Annotated[Configs, tyro.conf.subcommand("configs")]
         return tyro.cli(
-            tyro.conf.OmitSubcommandPrefixes[train | evaluate | sweep | table | configs],
+            tyro.conf.OmitSubcommandPrefixes[train | evaluate | sweep | table | analyze | configs],
             args=argv,
             prog="lgnn",
             description="Neural networks whose neurons organise themselves on a map.",
@@ -296,6 +318,31 @@ def _sweep(command: Sweep, line: str) -> None:
 
 def _show_table(command: ShowTable) -> None:
     show.sweep_tables(Console(), command.out, [])
+
+
+def _analyze(command: Analyze) -> None:
+    from lgnn_jax import data
+    from lgnn_jax.run import load_config as load_saved
+
+    if not command.run_dirs:
+        raise UsageError("name one or more run directories.")
+    if command.steps < 1:
+        raise UsageError(f"--steps must be at least 1, got {command.steps}.")
+    config = load_saved(command.run_dirs[0])
+    images = data.load(config.data.name, command.data_dir, train_images=config.data.train_images)
+
+    from lgnn_jax import analyze, trained
+
+    runs = trained.load(command.run_dirs, images)
+    out = command.out or command.run_dirs[0]
+    request = analyze.Request(command.layers, command.classes, command.visualize, command.steps)
+    console = Console()
+    with show.Stages(console) as stages:
+        document = analyze.analyze(runs, images, out, request, progress=stages)
+    show.analysis(console, document)
+    figures = out / analyze.FOLDER
+    show.say(console, f"\n{len(document['figures'])} figures, PNG and SVG, in {figures}/;")
+    show.say(console, f"all numbers in {out / analyze.NUMBERS}")
 
 
 def _configs(command: Configs) -> None:

@@ -85,7 +85,7 @@ def correlations(
     """
     first = next(iter(found.values()))
     count, m, n = first.maps.shape
-    top, left, bottom, right = _part(first.positions, (m, n))
+    top, left, bottom, right = part_around(first.positions, (m, n))
     shape = (bottom - top) / (right - left)
     width = PAGE / (count + 1.6 * (pictures is not None))
     height = max(width * m / n, 1.6 * width * shape if pictures is not None else 0) + 0.75
@@ -165,7 +165,10 @@ def class_maps(
     parts[0].colorbar(image, ax=axes.tolist(), shrink=0.8, label="activation before the ReLU")
     if rows == 2:
         for ax, region, colour in zip(
-            np.atleast_1d(parts[1].subplots(1, max(len(regions), 2))), regions, OUTLINES, strict=False
+            np.atleast_1d(parts[1].subplots(1, max(len(regions), 2))),
+            regions,
+            OUTLINES,
+            strict=False,
         ):
             places = [divmod(int(j), n) for j in region.neurons]
             top, left = (min(axis) for axis in zip(*places, strict=True))
@@ -182,10 +185,12 @@ def class_maps(
 
 @_styled
 def visualizations(pictures: np.ndarray, dims: SomDimensions, layer: str, run: str) -> Figure:
-    """Draws what the neurons of a layer look for, `(neurons, height, width, colours)`, on its map."""
+    """Draws pictures `(neurons, height, width, colours)` of what a layer looks for, on its map."""
     m, n = dims
     side = min(0.42, PAGE / n)
-    figure = _figure(side * n + 0.7, side * m + 0.9, f"{layer}, {run}:\n{m}x{n} map, feature visualisations")
+    figure = _figure(
+        side * n + 0.7, side * m + 0.9, f"{layer}, {run}:\n{m}x{n} map, feature visualisations"
+    )
     ax = figure.subplots()
     _mosaic(ax, pictures, dims)
     ax.set_ylabel("row")
@@ -195,12 +200,14 @@ def visualizations(pictures: np.ndarray, dims: SomDimensions, layer: str, run: s
 @_styled
 def distance_curves(curves: Mapping[str, DistanceCurve], layer: str, dims: SomDimensions) -> Figure:
     """Draws the mean correlation of pairs of filters against their distance on the map, by run."""
-    figure = _figure(4.6, 3.2, f"{layer}: correlation of weights by distance, {dims[0]}x{dims[1]} map")
+    figure = _figure(
+        4.6, 3.2, f"{layer}: correlation of weights by distance, {dims[0]}x{dims[1]} map"
+    )
     ax = figure.subplots()
     for (run, curve), colour in zip(curves.items(), OUTLINES, strict=False):
-        ax.plot(curve.distances, curve.values, "o-", ms=3, color=colour, label=run)
-        low, high = (curve.shuffled_mean + k * curve.shuffled_deviation for k in (-2, 2))
-        ax.fill_between(curve.distances, low, high, color=colour, alpha=0.15, lw=0)
+        ax.plot(curve.distance, curve.value, "o-", ms=3, color=colour, label=run)
+        low, high = (curve.mean + k * curve.deviation for k in (-2, 2))
+        ax.fill_between(curve.distance, low, high, color=colour, alpha=0.15, lw=0)
     ax.set_xlabel("distance on the map\n(bands: shuffled maps, two deviations)")
     ax.set_ylabel("mean correlation")
     ax.axhline(0, color="0.6", lw=0.6)
@@ -230,9 +237,7 @@ def order_by_layer(
     markers = ("o", "s", "^", "D", "v", "P", "X")
     for (name, by_layer), colour, marker in zip(values.items(), OUTLINES, markers, strict=False):
         known = [i for i, layer in enumerate(layers) if layer in by_layer]
-        ax.plot(
-            known, [by_layer[layers[i]] for i in known], marker, ms=5, color=colour, label=name
-        )
+        ax.plot(known, [by_layer[layers[i]] for i in known], marker, ms=5, color=colour, label=name)
     ax.axhline(0, color="0.6", lw=0.6)
     ax.set_xticks(places, layers, rotation=30 if max(map(len, layers)) < 10 else 90, ha="right")
     ax.set_ylabel("correlation")
@@ -266,7 +271,7 @@ def _label(ax: Axes) -> None:
 def _mosaic(
     ax: Axes, pictures: np.ndarray, dims: SomDimensions, first: tuple[int, int] = (0, 0)
 ) -> None:
-    """Lays pictures out on a map, whose places are one unit wide; `first` is that at the top left."""
+    """Lays pictures out on a map with places one unit wide; `first` is that at the top left."""
     m, n = dims
     height, width, colours = pictures.shape[1:]
     gap = max(1, round(0.08 * width))
@@ -296,7 +301,9 @@ def _outline(ax: Axes, places: Sequence[tuple[int, int]], colour: str, width: fl
                 ax.plot(*line, color=colour, lw=width, solid_capstyle="projecting", clip_on=False)
 
 
-def _part(positions, dims: SomDimensions, margin: int = 2) -> tuple[int, int, int, int]:
+def part_around(
+    positions: Sequence[tuple[int, int]], dims: SomDimensions, margin: int = 2
+) -> tuple[int, int, int, int]:
     """The part of a map around chosen places: top, left, bottom, right."""
     rows, columns = zip(*positions, strict=True)
     top, left = max(0, min(rows) - margin), max(0, min(columns) - margin)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from lgnn_jax.config import Config
@@ -87,6 +88,73 @@ def sweep_tables(console: Console, out: Path, commands: list[str]) -> None:
             console.print(f"  {finding}", highlight=False)
     report.write(out, settings, commands)
     say(console, f"\nwritten to {out}/results.md, .csv and .json")
+
+
+class Stages:
+    """Shows how far a long command is: a bar on a terminal, a line for each stage elsewhere."""
+
+    def __init__(self, console: Console):
+        """Shows it on `console`."""
+        self._console, self._stage = console, None
+        self._bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("")
+
+    def __enter__(self) -> "Stages":
+        """Returns itself."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """Ends the bar."""
+        self._bar.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Notes that `done` of `total` parts of a stage are done."""
+        if stage != self._stage and not self._console.is_terminal:
+            say(self._console, stage)
+        self._stage = stage
+        self._bar.update(self._task, description=stage, completed=done, total=total)
+
+
+def analysis(console: Console, document: dict[str, Any]) -> None:
+    """Prints the numbers of `lgnn_jax.analyze.analyze`, a table for each run."""
+    for name, found in document["runs"].items():
+        table = make_table(
+            ("layer", "left"), ("map", "right"), ("neighbours", "right"), ("p", "right"),
+            ("sorted", "right"), ("Moran", "right"), ("trust", "right"),
+            ("dimension", "right"), ("dead", "right"),
+        )  # fmt: skip
+        for layer, numbers in found["layers"].items():
+            weights, before = numbers["weights"], numbers["untrained_weights"]
+            near = weights["neighbours"]
+            table.add_row(
+                layer,
+                _dimensions(numbers["map"]),
+                f"{near['value']:.3f} ({near['shuffled']:.3f})",
+                f"{near['p']:.3f}",
+                f"{numbers['sorted_after_training']['neighbours']['value']:.3f}",
+                f"{weights['morans_i']['value']:.3f}",
+                f"{weights['trustworthiness']['value']:.3f}",
+                f"{weights['effective_dimensionality']:.1f} "
+                f"({before['effective_dimensionality']:.1f})",
+                f"{len(weights['dead'])}",
+            )
+        say(console, f"\n{name}, step {found['step']:,}: order of the weights on the maps")
+        console.print(table)
+        for layer, numbers in found["layers"].items():
+            if "visualisations" in numbers:
+                made = numbers["visualisations"]
+                say(
+                    console,
+                    f"{layer}: {made['exceed_best_of_images']:.0%} of {len(made['neurons'])} "
+                    f"visualisations exceed the best of {made['images']:,} test images",
+                )
+    say(
+        console,
+        "\nneighbours: mean correlation on the map (of shuffled maps), p against these; sorted: the"
+        "\nsame, of the filters sorted onto the map after training; Moran: Moran's I; trust:"
+        "\ntrustworthiness; dimension: effective dimensionality (before training); dead: filters",
+    )
 
 
 def say(console: Console, text: str) -> None:

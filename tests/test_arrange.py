@@ -38,12 +38,12 @@ def test_near_the_best_of_all():
         all_ = [_order(correlations, p, (3, 2)) for p in itertools.permutations(range(6))]
         found = _order(correlations, arrange(correlations, (3, 2)), (3, 2))
         shares.append((found - np.mean(all_)) / (max(all_) - np.mean(all_)))
-    assert np.median(shares) == pytest.approx(1)
-    assert min(shares) > 0.6
+    assert np.median(shares) > 0.98
+    assert min(shares) > 0.8
 
 
 def test_a_shuffled_map_is_found_again():
-    """Smooth filters on a torus-free plane: as ordered as before they were shuffled."""
+    """Smooth filters: as ordered as before they were shuffled."""
     rows, columns = np.mgrid[:8, :4] / 8
     centres = np.stack(np.meshgrid(np.linspace(0, 1, 6), np.linspace(0, 0.5, 4)), -1).reshape(-1, 2)
     place = np.stack([rows, columns], -1).reshape(-1, 1, 2)
@@ -51,7 +51,11 @@ def test_a_shuffled_map_is_found_again():
     shuffled = np.random.default_rng(0).permutation(32)
     correlations = np.corrcoef(features)
     before = _order(correlations, np.arange(32), (8, 4))
-    after = _order(correlations[shuffled][:, shuffled], arrange(correlations[shuffled][:, shuffled], (8, 4)), (8, 4))
+    after = _order(
+        correlations[shuffled][:, shuffled],
+        arrange(correlations[shuffled][:, shuffled], (8, 4)),
+        (8, 4),
+    )
     assert after > 0.98 * before
 
 
@@ -61,7 +65,9 @@ def test_same_input_same_placement():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"map \(3, 2\) does not fit correlations of shape \(5, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"map \(3, 2\) does not fit correlations of shape \(5, 5\)"
+    ):
         arrange(np.eye(5), (3, 2))
     with pytest.raises(ValueError, match="correlations must be finite"):
         arrange(np.full((6, 6), np.nan), (3, 2))

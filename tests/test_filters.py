@@ -98,3 +98,36 @@ def test_a_collapse_is_seen():
     assert effective_dimensionality(features) < 1.1
     assert effective_dimensionality(features - features.mean(axis=0)) > 15
     assert effective_dimensionality(np.full((4, 5), 0.1)) == 0
+
+
+def test_magnitudes_of_a_kernel():
+    """Filters of one, two and four times the same direction."""
+    direction = np.random.default_rng(0).normal(size=(3, 3, 3))
+    direction /= np.linalg.norm(direction)
+    kernel = np.stack([direction, 2 * direction, 4 * direction], axis=-1)
+    found = magnitudes(kernel)
+    deviation = np.log(2) * np.sqrt(2 / 3)
+    np.testing.assert_allclose(found, (1, 4, deviation))
+    np.testing.assert_allclose(magnitudes(np.moveaxis(kernel, -1, 0), neuron_axis=0), found)
+
+
+def test_a_filter_of_zeros_has_no_logarithm():
+    """The spread is that of the two others, by a factor of four; nothing is NaN."""
+    kernel = np.array([[0.0, 1.0, 4.0], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(magnitudes(kernel), (0, 4, np.log(4) / 2))
+    assert magnitudes(np.zeros((3, 2))) == (0, 0, 0)
+
+
+def test_filters_as_pictures():
+    """Against the definition, filter by filter; a constant one is grey."""
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 5)).astype(np.float32)
+    kernel[..., 2] = 0.7
+    pictures = normalized_filters(kernel)
+    assert pictures.shape == (5, 3, 3, 3)
+    for j in (0, 1, 3, 4):
+        filter_ = kernel[..., j].astype(np.float64)
+        expected = (filter_ - filter_.min()) / (filter_.max() - filter_.min())
+        np.testing.assert_allclose(pictures[j], expected, atol=1e-12)
+    assert (pictures[2] == 0.5).all()
+    with pytest.raises(ValueError, match=r"\(height, width, colours, c_out\), got \(3, 5\)"):
+        normalized_filters(np.ones((3, 5)))

@@ -46,7 +46,10 @@ def test_a_permuted_network_computes_the_same(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_layer_writes_and_reads_once(name):
     model, variables = _network(name)
-    paths = {path.rpartition("/")[0] for path in flax.traverse_util.flatten_dict(variables["params"], sep="/")}
+    paths = {
+        path.rpartition("/")[0]
+        for path in flax.traverse_util.flatten_dict(variables["params"], sep="/")
+    }
     found = streams(model)
     writers = [layer for stream in found for layer in stream.writers]
     norms = [layer for stream in found for layer in stream.norms]

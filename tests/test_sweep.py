@@ -13,7 +13,6 @@ import pytest
 from rich.console import Console
 
 from lgnn_jax import cli, report, results, sweep
-from lgnn_jax.analysis.filters import magnitudes
 from lgnn_jax.config import Config, Data, Model, Optimizer, Som, to_json
 from lgnn_jax.session import RunError
 
@@ -256,17 +255,6 @@ def test_runs_that_cannot_be_compared(tmp_path):
         results.collect(tmp_path)
     with pytest.raises(RunError, match="holds no finished run"):
         results.collect(tmp_path / "nothing")
-
-
-def test_magnitudes_of_a_kernel():
-    """Filters of one, two and four times the same direction."""
-    direction = np.random.default_rng(0).normal(size=(3, 3, 3))
-    direction /= np.linalg.norm(direction)
-    kernel = np.stack([direction, 2 * direction, 4 * direction], axis=-1)
-    found = magnitudes(kernel)
-    deviation = np.log(2) * np.sqrt(2 / 3)
-    np.testing.assert_allclose(found, (1, 4, deviation))
-    np.testing.assert_allclose(magnitudes(np.moveaxis(kernel, -1, 0), neuron_axis=0), found)
 
 
 def test_the_board_tells_what_is_left():

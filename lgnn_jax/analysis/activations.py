@@ -57,7 +57,8 @@ def class_means(activations: np.ndarray, labels: np.ndarray, classes: int) -> np
       Section IV-C of the paper: averages over all test images of a class, and over space.
 
     Example:
-      >>> class_means(np.array([[1.0, 2.0], [3.0, 4.0], [7.0, 0.0]]), np.array([0, 0, 1]), 2).tolist()
+      >>> activations = np.array([[1.0, 2.0], [3.0, 4.0], [7.0, 0.0]])
+      >>> class_means(activations, np.array([0, 0, 1]), 2).tolist()
       [[2.0, 3.0], [7.0, 0.0]]
     """
     activations = np.asarray(activations, np.float64)
@@ -105,9 +106,9 @@ def shared_regions(
       "Nonparametric statistical testing of EEG- and MEG-data", 2007, with clusters on the map.
 
     Example:
-      >>> means = np.zeros((4, 16))
-      >>> means[:2, :4] = 1.0  # the first row of a 4x4 map, for the first two classes
-      >>> [region] = shared_regions(means, (4, 4), [0, 1]).regions
+      >>> means = np.zeros((4, 64))
+      >>> means[:2, :4] = 1.0  # half of the first row of an 8x8 map, for the first two classes
+      >>> [region] = shared_regions(means, (8, 8), [0, 1]).regions
       >>> region.neurons.tolist(), region.p < 0.05
       ([0, 1, 2, 3], True)
     """
@@ -126,10 +127,8 @@ def shared_regions(
     scores = standardised[members].min(axis=0)
     found = _regions(scores.reshape(dims), threshold)
     rng = np.random.default_rng(seed)
-    heaviest = np.array([
-        max((mass for _, mass in _regions(rng.permutation(scores).reshape(dims), threshold)), default=0)
-        for _ in range(shuffles if found else 0)
-    ])  # fmt: skip
+    maps = (rng.permutation(scores).reshape(dims) for _ in range(shuffles if found else 0))
+    heaviest = np.array([max(mass for _, mass in _regions(x, threshold)) for x in maps])
     # The same region on a shuffled map may differ by the rounding of its sum.
     regions = [
         Region(where, mass, float((1 + (heaviest >= mass * (1 - 1e-12)).sum()) / (1 + shuffles)))

@@ -24,12 +24,15 @@ def magnitudes(kernel: np.ndarray, *, neuron_axis: int = -1) -> Magnitudes:
     """Returns the smallest and largest L2 norm of a layer's filters, and the spread of their log.
 
     Args:
-      kernel: weights `(..., c_out)` of any number of dimensions, finite, no filter all zero.
+      kernel: weights `(..., c_out)` of any number of dimensions, finite.
       neuron_axis: the axis that counts the filters.
 
     Returns:
       All in units of the weights; the logarithm is natural, the deviation that of the population
-      (divided by the number of filters).
+      (divided by the number of filters), without filters that are all zero and have no logarithm.
+
+    Raises:
+      ValueError: if a weight is not finite.
 
     Reference:
       Table III of the paper, which does not say which norm, logarithm and deviation it means.
@@ -39,9 +42,43 @@ def magnitudes(kernel: np.ndarray, *, neuron_axis: int = -1) -> Magnitudes:
       >>> found.minimum, found.maximum, round(found.deviation_of_log, 3)
       (1.0, 5.0, 0.805)
     """
-    weights = np.moveaxis(np.asarray(kernel, np.float64), neuron_axis, 0)
-    norms = np.linalg.norm(weights.reshape(len(weights), -1), axis=1)
-    return Magnitudes(float(norms.min()), float(norms.max()), float(np.log(norms).std()))
+    norms = np.linalg.norm(filter_features(kernel, neuron_axis=neuron_axis), axis=1)
+    logs = np.log(norms[norms > 0])
+    return Magnitudes(
+        norms.min().item(), norms.max().item(), logs.std().item() if logs.size else 0.0
+    )
+
+
+def normalized_filters(kernel: np.ndarray) -> np.ndarray:
+    """Returns filters as pictures: each on its own from 0, its least weight, to 1, its largest.
+
+    Args:
+      kernel: weights `(height, width, colours, c_out)`, finite.
+
+    Returns:
+      float64 `(c_out, height, width, colours)`, in [0, 1]; a constant filter is 0.5 throughout.
+
+    Raises:
+      ValueError: for another rank or a weight that is not finite.
+
+    Reference:
+      Section IV-B and Figure 1 of the paper.
+
+    Example:
+      >>> kernel = np.array([-1.0, 0.0, 1.0, 3.0]).reshape(2, 2, 1, 1)
+      >>> normalized_filters(kernel)[0, :, :, 0].tolist()
+      [[0.0, 0.25], [0.5, 1.0]]
+    """
+    if np.ndim(kernel) != 4:
+        raise ValueError(
+            f"kernel must have shape (height, width, colours, c_out), got {np.shape(kernel)}."
+        )
+    features = filter_features(kernel)
+    low, high = (f(axis=1, keepdims=True) for f in (features.min, features.max))
+    scaled = np.divide(
+        features - low, high - low, out=np.full_like(features, 0.5), where=high > low
+    )
+    return scaled.reshape(len(features), *np.shape(kernel)[:3])
 
 
 def filter_features(kernel: np.ndarray, *, neuron_axis: int = -1) -> np.ndarray:

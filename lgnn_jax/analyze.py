@@ -1,0 +1,349 @@
+"""Trained runs made visible: the paper's figures, and numbers of their maps beside their nulls."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from lgnn_jax import class_sets, data, figures
+from lgnn_jax.analysis.activations import class_means, shared_regions
+from lgnn_jax.analysis.arrange import arrange
+from lgnn_jax.analysis.correlations import correlation_maps
+from lgnn_jax.analysis.feature_vis import exceeds_best, visualize
+from lgnn_jax.analysis.filters import (
+    Magnitudes,
+    filter_correlations,
+    filter_features,
+    magnitudes,
+    normalized_filters,
+)
+from lgnn_jax.analysis.shuffles import AgainstShuffles
+from lgnn_jax.analysis.topography import Topography, neighbour_correlation, topography
+from lgnn_jax.config import nearest
+from lgnn_jax.log import replace_text
+from lgnn_jax.models.streams import streams
+from lgnn_jax.session import RunError
+from lgnn_jax.som import SomDimensions
+from lgnn_jax.trained import Trained
+
+FOLDER, NUMBERS = "figures", "analysis.json"
+_POSITIONS = ((1, 1), (1, 3), (1, 5))  # of the filters in Figure 2
+_REGIONS = 3  # that are shown of a set of classes
+_TESTED = 1000  # images that a visualisation has to exceed
+_LARGEST = 6  # classes of a set whose maps are shown
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to look at.
+
+    Attributes:
+      layers: convolutions for Figures 2 and 3; the last one if empty. Numbers are of all layers.
+      classes: sets of classes for Figure 3, see `lgnn_jax.class_sets.members`; some if empty.
+      visualize: which neurons of `layers` to visualise: those in the figures, all, or none.
+      steps: of each visualisation.
+      shuffles: shuffled maps for each number.
+    """
+
+    layers: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    visualize: Literal["shown", "all", "none"] = "shown"
+    steps: int = 128
+    shuffles: int = 200
+
+
+class _Layer(NamedTuple):
+    """What is known of a layer of a run."""
+
+    dims: SomDimensions
+    weights: Topography
+    untrained: Topography
+    activations: Topography
+    resorted: AgainstShuffles
+    magnitudes: Magnitudes
+    means: np.ndarray  # of each test image, `(images, neurons)`
+
+
+def analyze(
+    trained: Sequence[Trained],
+    dataset: data.Dataset,
+    out: Path,
+    request: Request,
+    *,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Writes `out / "analysis.json"` and figures in `out / "figures"`.
+
+    Args:
+      trained: see `lgnn_jax.trained.load`.
+      dataset: their images; the test images are used.
+      out: a folder.
+      request: what to look at.
+      progress: called with a stage in words, how much of it is done, and of how much.
+
+    Returns:
+      What analysis.json holds.
+
+    Raises:
+      RunError: for a layer or a class that does not exist, and activations that are not finite.
+    """
+    maps = trained[0].maps
+    chosen = request.layers or tuple(maps)[-1:]
+    for layer in chosen:
+        if layer not in maps:
+            raise RunError(f"no convolution {layer!r} with a map" + nearest(layer, list(maps)))
+    names = dataset.class_names
+    texts = request.classes or class_sets.usual(dataset.name, names)
+    try:
+        sets = {text: class_sets.members(text, dataset.name, names) for text in texts}
+    except ValueError as error:
+        raise RunError(str(error)) from None
+    document: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "test_images": len(dataset.test_images),
+        "shuffles": request.shuffles,
+        "runs": {},
+    }
+    measured = {}
+    for t in trained:
+        measured[t.name] = _measure(t, maps, dataset, request, progress)
+        document["runs"][t.name] = {
+            "config": dataclasses.asdict(t.config),
+            "step": t.step,
+            "layers": {layer: _numbers(found) for layer, found in measured[t.name].items()},
+        }
+    drawn = _overview(trained, maps, measured)
+    for layer in chosen:
+        look = _Look(trained, layer, maps[layer], measured, dataset, sets, request, progress)
+        drawn |= look.draw(document)
+    for name, figure in drawn.items():
+        figures.save(figure, out / FOLDER / name)
+    document["figures"] = list(drawn)
+    replace_text(out / NUMBERS, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    return document
+
+
+def _measure(t, maps, dataset, request, progress):
+    """Returns what is known of each layer of a run."""
+    progress(f"{t.name}: activations", 0, 1)
+    means = t.activations(dataset.test_images, list(maps))
+    resorted = _resort(t, maps, request, progress)
+    found = {}
+    for i, (layer, dims) in enumerate(maps.items()):
+        progress(f"{t.name}: numbers", i, len(maps))
+
+        def numbers(features, dims=dims):
+            return topography(features, dims, shuffles=request.shuffles)
+
+        found[layer] = _Layer(
+            dims,
+            numbers(filter_features(t.kernel(layer))),
+            numbers(filter_features(t.kernel(layer, t.initial))),
+            numbers(means[layer].T),
+            resorted[layer],
+            magnitudes(t.kernel(layer)),
+            means[layer],
+        )
+    return found
+
+
+def _resort(t, maps, request, progress):
+    """Mean correlation of neighbours, were each layer's filters sorted onto its map by hand.
+
+    Layers that write to one stream of channels share their order.
+    """
+    found = {}
+    for stream in streams(t.plan.model):
+        progress(f"{t.name}: sorting anew", len(found), len(maps))
+        layers = [layer for layer in stream.writers if layer in maps]
+        if not layers:
+            continue
+        correlations = np.mean([filter_correlations(t.kernel(layer)) for layer in layers], axis=0)
+        order = arrange(correlations, maps[layers[0]])
+        for layer in layers:
+            kernel = t.kernel(layer)[..., order]
+            found[layer] = neighbour_correlation(kernel, maps[layer], shuffles=request.shuffles)
+    return found
+
+
+def _overview(trained, maps, measured):
+    """Figures of whole networks."""
+    drawn = {}
+    first = trained[0].plan.model.first_layer
+    if first in maps and trained[0].kernel(first).shape[2] in (1, 3):
+        drawn["first_layer"] = figures.first_layer(
+            {t.name: normalized_filters(t.kernel(first)) for t in trained},
+            maps[first],
+            first,
+            {t.name: measured[t.name][first].magnitudes for t in trained},
+        )
+    control = next((t.name for t in trained if t.config.variant == "baseline"), trained[0].name)
+    orders = {
+        t.name: {n: x.weights.neighbours.value for n, x in measured[t.name].items()}
+        for t in trained
+    }
+    orders[f"{control}, sorted after training"] = {
+        layer: found.resorted.value for layer, found in measured[control].items()
+    }
+    orders["untrained"] = {n: x.untrained.neighbours.value for n, x in measured[control].items()}
+    shuffled = {
+        layer: (found.weights.neighbours.shuffled.mean(), found.weights.neighbours.shuffled.std())
+        for layer, found in measured[control].items()
+    }
+    drawn["order"] = figures.order_by_layer(orders, shuffled)
+    return drawn
+
+
+class _Look:
+    """Figures 2 and 3 of one layer, for all runs."""
+
+    def __init__(self, trained, layer, dims, measured, dataset, sets, request, progress):
+        self.trained, self.layer, self.dims = trained, layer, dims
+        self.measured = {t.name: measured[t.name][layer] for t in trained}
+        self.dataset, self.sets, self.request = dataset, sets, request
+        self.progress = progress
+
+    def draw(self, document):
+        """Returns figures by name, and adds what they show to the document."""
+        layer, dims, file = self.layer, self.dims, self.layer.replace("/", "_")
+        positions = [p for p in _POSITIONS if p[0] < dims[0] and p[1] < dims[1]] or [(0, 0)]
+        correlated = {
+            t.name: correlation_maps(t.kernel(layer), dims, positions) for t in self.trained
+        }
+        classes = {t.name: self._classes(t) for t in self.trained}
+        pictures = {}
+        for t in self.trained:
+            entry = document["runs"][t.name]["layers"][layer]
+            entry["correlations"] = _correlated(correlated[t.name])
+            entry["classes"] = {
+                text: _shared(shared, self.dataset.class_names, self.sets[text])
+                for text, shared in classes[t.name][1].items()
+            }
+            if self.request.visualize != "none":
+                pictures[t.name], entry["visualisations"] = self._visualize(
+                    t, positions, classes[t.name][1].values()
+                )
+        curves = {t.name: self.measured[t.name].weights.by_distance for t in self.trained}
+        drawn = {
+            f"{file}_correlations": figures.correlations(correlated, layer, pictures or None),
+            f"{file}_distance": figures.distance_curves(curves, layer, dims),
+        }
+        for t in self.trained:
+            run = f"_{t.name.replace('/', '_')}" if len(self.trained) > 1 else ""
+            means, shared = classes[t.name]
+            for text, labels in self.sets.items():
+                shown = labels[:_LARGEST]
+                drawn[f"{file}_classes_{text}{run}"] = figures.class_maps(
+                    means[list(shown)],
+                    [self.dataset.class_names[label] for label in shown],
+                    dims,
+                    f"{layer}, {t.name}",
+                    title=f"outlined: regions that {text} share",
+                    shared=shared[text],
+                    shown=_REGIONS,
+                    pictures=pictures.get(t.name),
+                )
+            if self.request.visualize == "all":
+                drawn[f"{file}_visualisations{run}"] = figures.visualizations(
+                    pictures[t.name], dims, layer, t.name
+                )
+        return drawn
+
+    def _classes(self, t):
+        means = class_means(
+            self.measured[t.name].means, self.dataset.test_labels, len(self.dataset.class_names)
+        )
+        return means, {
+            text: shared_regions(means, self.dims, labels) for text, labels in self.sets.items()
+        }
+
+    def _visualize(self, t, positions, shared):
+        """Pictures of all neurons, white where none was asked for; and how good they are."""
+        shape = self.dataset.info.image_shape
+        count = self.dims[0] * self.dims[1]
+        top, left, bottom, right = figures.part_around(positions, self.dims)
+        shown = set(np.arange(count).reshape(self.dims)[top:bottom, left:right].ravel().tolist())
+        for regions in shared:
+            for region in regions.regions[:_REGIONS]:
+                shown |= set(region.neurons.tolist())
+        channels = range(count) if self.request.visualize == "all" else sorted(shown)
+        found = visualize(
+            lambda images: t.apply(images)[self.layer],
+            list(channels),
+            image_shape=shape,
+            steps=self.request.steps,
+            progress=lambda done, all_: self.progress(f"{t.name}: visualisations", done, all_),
+        )
+        pictures = np.ones((count, *shape))
+        pictures[found.channels] = found.images
+        tested = self.measured[t.name].means[:_TESTED]
+        exceeding = exceeds_best(found, tested)
+        return pictures, {
+            "neurons": found.channels.tolist(),
+            "activations": found.activations.tolist(),
+            "exceed_best_of_images": exceeding.fraction,
+            "images": len(tested),
+        }
+
+
+def _numbers(found):
+    """A layer's numbers, ready for JSON."""
+    return {
+        "map": list(found.dims),
+        "weights": _topography(found.weights),
+        "untrained_weights": _topography(found.untrained),
+        "activations": _topography(found.activations),
+        "sorted_after_training": {"neighbours": _figure(found.resorted)},
+        "magnitudes": found.magnitudes._asdict(),
+    }
+
+
+def _topography(found):
+    curve = found.by_distance
+    names = ("neighbours", "morans_i", "smoothness", "trustworthiness")
+    return {
+        **{name: _figure(getattr(found, name)) for name in names},
+        "by_distance": {
+            "distance": curve.distance.tolist(),
+            "correlation": curve.value.tolist(),
+            "shuffled": curve.mean.tolist(),
+            "shuffled_deviation": curve.deviation.tolist(),
+        },
+        "effective_dimensionality": found.effective_dimensionality,
+        "dead": found.dead.tolist(),
+    }
+
+
+def _figure(figure):
+    return {
+        "value": figure.value,
+        "shuffled": figure.shuffled.mean().item(),
+        "shuffled_deviation": figure.shuffled.std().item(),
+        "z": figure.z,
+        "p": figure.p,
+    }
+
+
+def _correlated(found):
+    return {
+        "threshold": found.threshold,
+        "filters": [list(position) for position in found.positions],
+        "neighbours": [[list(place) for place in near] for near in found.neighbours],
+    }
+
+
+def _shared(shared, names, labels):
+    return {
+        "classes": [names[label] for label in labels],
+        "threshold": shared.threshold,
+        "regions": [
+            {"neurons": region.neurons.tolist(), "mass": region.mass, "p": region.p}
+            for region in shared.regions
+        ],
+    }

@@ -1,0 +1,116 @@
+"""Trained runs, brought back from their newest checkpoints to be looked at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lgnn_jax import data, run
+from lgnn_jax.analysis.feature_vis import mean_activations
+from lgnn_jax.config import Config
+from lgnn_jax.models.streams import streams
+from lgnn_jax.session import Plan, RunError
+from lgnn_jax.som import SomDimensions, path_name
+
+
+class Trained(NamedTuple):
+    """A run to look at."""
+
+    name: str
+    config: Config
+    plan: Plan
+    step: int
+    variables: dict[str, Any]  # "params" and "batch_stats"
+    initial: Any  # the parameters before the first step
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    def kernel(self, layer: str, params: Any = None) -> np.ndarray:
+        """Returns the weights of a layer, `(height, width, c_in, c_out)`."""
+        kernel = self.variables["params"] if params is None else params
+        for part in layer.split("/"):
+            kernel = kernel[part]
+        return np.asarray(kernel["kernel"])
+
+    def apply(self, images: jax.Array) -> dict[str, jax.Array]:
+        """Returns the activations before the ReLU, by layer, of images in [0, 1]."""
+        x = data.standardize(255 * images, self.mean, self.deviation)
+        named = self.plan.model.apply(self.variables, x, activations=True)[1]
+        return {layer: activation.pre for layer, activation in named.items()}
+
+    @property
+    def maps(self) -> dict[str, SomDimensions]:
+        """The convolutions with a map of two or more neurons, from the images to the logits."""
+        paths = [path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(self.plan.shapes)]
+        maps = {path.removesuffix("/kernel"): self.plan.maps.get(path) for path in paths}
+        order = [layer for stream in streams(self.plan.model) for layer in stream.writers]
+        known = {layer: maps.get(layer) for layer in order}
+        return {layer: dims for layer, dims in known.items() if dims and dims[0] * dims[1] > 1}
+
+    def activations(self, images: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns each neuron's mean activation before the ReLU, by layer.
+
+        Args:
+          images: uint8 `(n, height, width, colours)`.
+          layers: names of convolutions.
+
+        Returns:
+          float32 `(n, neurons)` by layer.
+
+        Raises:
+          RunError: if one is not finite.
+        """
+
+        def apply(images):  # of all layers in one pass
+            named = self.apply(images)
+            return jnp.concatenate([named[layer].mean((1, 2)) for layer in layers], axis=1)
+
+        ends = np.cumsum([self.kernel(layer).shape[-1] for layer in layers])
+        parts = np.split(mean_activations(apply, images), ends[:-1], axis=1)
+        found = dict(zip(layers, parts, strict=True))
+        for layer, values in found.items():
+            if not np.isfinite(values).all():
+                raise RunError(f"the activations of {layer} in {self.name} are not finite.")
+        return found
+
+
+def load(run_dirs: Sequence[Path], dataset: data.Dataset) -> list[Trained]:
+    """Returns the newest checkpoints of runs on the same images and network.
+
+    Runs are named by their variant, or by their place where two have the same.
+
+    Raises:
+      RunError: for a folder that holds no run or no checkpoint, and for runs of different networks.
+    """
+    found = []
+    mean, deviation = data.statistics(dataset.train_images)
+    for run_dir in run_dirs:
+        config = run.load_config(run_dir)
+        first = found[0].config if found else config
+        for what in ("model", "data"):
+            ours, theirs = getattr(config, what), getattr(first, what)
+            if ours != theirs:
+                raise RunError(
+                    f"{run_dirs[0]} and {run_dir} cannot be compared: {what} is {theirs} in one "
+                    f"and {ours} in the other."
+                )
+        session, state = run.restore(config, dataset, run_dir)
+        params, batch_stats = jax.device_get((state.params, state.batch_stats))
+        found.append(
+            Trained(
+                config.variant,
+                config,
+                session.plan,
+                int(state.step),
+                {"params": params, "batch_stats": batch_stats},
+                jax.device_get(session.initial_state.params),
+                mean,
+                deviation,
+            )
+        )
+    if len({trained.name for trained in found}) < len(found):
+        found = [t._replace(name=str(d)) for t, d in zip(found, run_dirs, strict=True)]
+    return found
