@@ -1,0 +1,304 @@
+"""Feature visualisation: for each neuron of a layer, an image that it answers to strongly.
+
+What Lucid is for TensorFlow 1: gradient ascent on images made of waves, seen a little differently
+in each step (see `fourier_images`). Section II-B of the paper describes the method; its figures 2
+and 3 show what the layers of a map look like by it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lgnn_jax.analysis.fourier_images import (
+    initial_coefficients,
+    margins,
+    random_views,
+    to_images,
+    warp,
+)
+
+
+@dataclass(frozen=True)
+class Visualization:
+    """An image for each of some channels.
+
+    Attributes:
+      channels: int `(channels,)`, their numbers in the layer.
+      images: float32 `(channels, height, width, colours)` in [0, 1].
+      activations: float32 `(channels,)`: of each channel on its image as it is, neither shifted
+        nor turned nor scaled; the mean over space.
+      course: float32 `(steps, channels)`: the same as the mean over the views of each step, before
+        the step changed the image.
+    """
+
+    channels: np.ndarray
+    images: np.ndarray
+    activations: np.ndarray
+    course: np.ndarray
+
+
+@dataclass(frozen=True)
+class Exceeding:
+    """Which channels answer more strongly to their visualisation than to any of some images.
+
+    Attributes:
+      fraction: of the channels, in [0, 1].
+      by_channel: bool `(channels,)`, in the order of the visualisation.
+    """
+
+    fraction: float
+    by_channel: np.ndarray
+
+
+def visualize(
+    apply: Callable[[jax.Array], jax.Array],
+    channels: Sequence[int],
+    *,
+    image_shape: tuple[int, int, int],
+    steps: int = 128,
+    views: int = 2,
+    chunk: int = 32,
+    learning_rate: float = 0.05,
+    jitter: float = 2.0,
+    rotation: float = 5.0,
+    scale: float = 0.05,
+    decorrelate: bool = True,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Visualization:
+    """Finds for each channel an image that it answers strongly to, by gradient ascent with Adam.
+
+    The objective of channel k is the mean of activation k over views and space. All images of a
+    chunk are in one batch: a step costs one pass of the network, forward and back, however many
+    channels there are. Nothing after the layer is computed.
+
+    Args:
+      apply: images float32 `(batch, height, width, colours)` in [0, 1] to activations
+        `(batch, ..., channels)` with any number of axes for space, before the ReLU: behind it the
+        gradient of a silent channel is zero. Traced by JAX. What it gives for one image must not
+        depend on the others, so batch normalisation is to use its running statistics.
+      channels: numbers of channels, at least one, in any order.
+      image_shape: `(height, width, colours)` of the images that `apply` takes.
+      steps: of Adam, at least 1.
+      views: how many transformed copies of an image each step sees, at least 1.
+      chunk: how many images are optimised together, at least 1. Memory is that of a training
+        step, without the weights' gradients, on a batch of `chunk * views`.
+      learning_rate: of Adam, positive.
+      jitter: a view is shifted by up to so many pixels along each axis, at least 0.
+      rotation: a view is turned by up to so many degrees either way, in [0, 90].
+      scale: a view is made larger or smaller by up to this share, in [0, 1).
+      decorrelate: whether three colours are mixed from uncorrelated ones, see `COLOURS`. Images
+        with another number of colours are optimised colour by colour.
+      seed: of the initial images and the transformations. An image depends on the seed and its
+        channel's number; but for rounding neither on the other channels nor on `chunk`.
+      progress: called after each step with the steps done so far and all there are, counting those
+        of each chunk.
+
+    Raises:
+      ValueError: for an argument out of its range, a channel that there is not, activations of the
+        wrong shape, or activations that are not finite.
+
+    Reference:
+      Sections II-B and IV-C of the paper: Lucid with 32x32 images, Fourier parameters and
+      decorrelated colours.
+
+    Example:
+      Neurons that compare each colour with the mean of all three: channel 0 is for red.
+
+      >>> def apply(images):
+      ...     return images - images.mean(axis=-1, keepdims=True)
+      >>> found = visualize(apply, [0], image_shape=(8, 8, 3), steps=64)
+      >>> [round(float(colour), 1) for colour in found.images[0].mean(axis=(0, 1))]
+      [0.6, 0.3, 0.3]
+
+      For a layer of a network of this library, trained on images of that mean and deviation:
+
+          def apply(images):
+              x = data.standardize(255 * images, mean, deviation)
+              return model.apply(variables, x, activations=True)[1]["conv5_2"].pre
+    """
+    for name, value in (("steps", steps), ("views", views), ("chunk", chunk)):
+        _require(value >= 1, name, "at least 1", value)
+    _require(0 < learning_rate < math.inf, "learning_rate", "positive and finite", learning_rate)
+    _require(0 <= jitter < math.inf, "jitter", "a number of pixels, at least 0", jitter)
+    _require(0 <= rotation <= 90, "rotation", "in [0, 90] degrees", rotation)
+    _require(0 <= scale < 1, "scale", "in [0, 1)", scale)
+    valid = len(image_shape) == 3 and all(side >= 1 for side in image_shape)
+    _require(valid, "image_shape", "(height, width, colours), each at least 1", image_shape)
+    numbers = np.asarray(channels)
+    valid = numbers.ndim == 1 and numbers.size and np.issubdtype(numbers.dtype, np.integer)
+    _require(valid, "channels", "one or more whole numbers", channels)
+    chunk = min(chunk, len(numbers))
+    count = _channel_count(apply, (chunk * views, *image_shape))
+    for number in numbers[(numbers < 0) | (numbers >= count)]:
+        raise ValueError(f"channels: there is no channel {number}, only 0 to {count - 1}.")
+
+    size, colours = tuple(image_shape[:2]), image_shape[2]
+    transforms = {"jitter": jitter, "rotation": rotation, "scale": scale}
+    above, beside = margins(size, **transforms)
+    canvas = (size[0] + 2 * above, size[1] + 2 * beside)
+    key_images, key_views = jax.random.split(jax.random.key(seed))
+    tx = optax.adam(learning_rate)
+
+    @jax.jit
+    def begin(numbers):
+        keys = jax.vmap(partial(jax.random.fold_in, key_images))(numbers)
+        coefficients = jax.vmap(lambda key: initial_coefficients(key, canvas, colours))(keys)
+        return coefficients, tx.init(coefficients)
+
+    def answers(images, numbers):
+        """Activation of each channel on its images `(views, height, width, channels, colours)`."""
+        batch = images.transpose(0, 3, 1, 2, 4).reshape(-1, *image_shape)
+        found = _over_space(apply(batch)).reshape(len(images), len(numbers), count).mean(axis=0)
+        return jnp.take_along_axis(found, numbers[:, None], axis=1)[:, 0]
+
+    # A program for a step, called again and again: in a loop inside one program the gradient of a
+    # plain convolution is 20 to 50 times slower on a CPU, and a call costs nothing beside a step.
+    @jax.jit
+    def climb(coefficients, opt_state, numbers, step):
+        maps = random_views(jax.random.fold_in(key_views, step), views, **transforms)
+
+        def loss(coefficients):
+            images = to_images(coefficients, canvas, decorrelate=decorrelate)
+            found = answers(warp(images, maps, size), numbers)
+            # As images do not depend on each other, the gradient of the sum is that of each.
+            return -found.sum(), found
+
+        gradient, found = jax.grad(loss, has_aux=True)(coefficients)
+        updates, opt_state = tx.update(gradient, opt_state)
+        return optax.apply_updates(coefficients, updates), opt_state, found
+
+    @jax.jit
+    def finish(coefficients, numbers):
+        images = to_images(coefficients, canvas, decorrelate=decorrelate)
+        images = images[above:, beside:][: size[0], : size[1]]
+        return images.transpose(2, 0, 1, 3), answers(images[None], numbers)
+
+    starts = range(0, len(numbers), chunk)
+    parts = []
+    for start in starts:
+        # A last chunk is filled up with its last channel, so that one program serves all.
+        members = numbers[start : start + chunk].astype(np.int32)
+        members = np.pad(members, (0, chunk - len(members)), mode="edge")
+        coefficients, opt_state = begin(members)
+        course = []
+        for step in range(steps):
+            coefficients, opt_state, found = climb(coefficients, opt_state, members, step)
+            # Read one step late, so that the device does not wait for it.
+            course[-1:] = [_finite(last, members, step - 1) for last in course[-1:]]
+            course.append(found)
+            if progress is not None:
+                progress(len(parts) * steps + step + 1, len(starts) * steps)
+        course[-1] = _finite(course[-1], members, steps - 1)
+        images, found = finish(coefficients, members)
+        parts.append((np.asarray(images), _finite(found, members, steps), np.stack(course, 1)))
+    joined = [np.concatenate(arrays)[: len(numbers)] for arrays in zip(*parts, strict=True)]
+    images, activations, course = joined
+    return Visualization(numbers, images, activations, course.T)
+
+
+def mean_activations(
+    apply: Callable[[jax.Array], jax.Array], images: np.ndarray, *, batch: int = 100
+) -> np.ndarray:
+    """Returns the activation of each channel on each image, as the mean over space.
+
+    Args:
+      apply: as for `visualize`.
+      images: `(n, height, width, colours)`, n >= 1: numbers in [0, 1], or uint8.
+      batch: how many images are computed together, at least 1.
+
+    Returns:
+      float32 `(n, channels)`.
+
+    Raises:
+      ValueError: for an argument out of its range, or activations of the wrong shape.
+
+    Example:
+      >>> white = np.full((2, 8, 8, 3), 255, np.uint8)
+      >>> mean_activations(lambda images: images, white).tolist()
+      [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    """
+    _require(batch >= 1, "batch", "at least 1", batch)
+    shape = np.shape(images)
+    valid = len(shape) == 4 and min(shape) >= 1
+    _require(valid, "images", "(n, height, width, colours), n >= 1", f"shape {shape}")
+    batch = min(batch, len(images))
+    _channel_count(apply, (batch, *shape[1:]))
+    top = 255 if images.dtype == np.uint8 else 1
+    means = jax.jit(lambda x: _over_space(apply(x.astype(jnp.float32) / top)))
+    found = []
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        fill = [(0, batch - len(part)), (0, 0), (0, 0), (0, 0)]
+        found.append(np.asarray(means(np.pad(part, fill)))[: len(part)])
+    return np.concatenate(found)
+
+
+def exceeds_best(visualization: Visualization, activations: np.ndarray) -> Exceeding:
+    """Tells for which channels the visualisation beats the best of some images.
+
+    The least to ask of a visualisation: an image that was made for a channel should excite it more
+    than any image that happens to be in a test set.
+
+    Args:
+      visualization: of some channels.
+      activations: `(n, all channels)` of n >= 1 images, see `mean_activations`.
+
+    Raises:
+      ValueError: if `activations` are of the wrong shape or not finite.
+
+    Example:
+      >>> tested = mean_activations(lambda images: images, np.full((1, 8, 8, 1), 0.75))
+      >>> made = visualize(lambda images: images, [0], image_shape=(8, 8, 1), steps=64)
+      >>> exceeds_best(made, tested).fraction
+      1.0
+    """
+    tested = np.asarray(activations)
+    least = int(visualization.channels.max()) + 1
+    valid = tested.ndim == 2 and len(tested) >= 1 and tested.shape[1] >= least
+    right = f"(n, channels) with n >= 1 and at least {least} channels"
+    _require(valid, "activations", right, f"shape {tested.shape}")
+    _require(np.isfinite(tested).all(), "activations", "finite", "NaN or infinity")
+    exceeding = visualization.activations > tested[:, visualization.channels].max(axis=0)
+    return Exceeding(float(exceeding.mean()), exceeding)
+
+
+def _require(valid: bool, name: str, right: str, value) -> None:
+    if not valid:
+        raise ValueError(f"{name} must be {right}, got {value}.")
+
+
+def _finite(activations, numbers: np.ndarray, step: int) -> np.ndarray:
+    activations = np.asarray(activations)
+    for number, value in zip(numbers, activations, strict=True):
+        if not np.isfinite(value):
+            raise ValueError(
+                f"activation of channel {number} is {value} after {step} steps: either apply is "
+                "not finite, or learning_rate is too large."
+            )
+    return activations
+
+
+def _channel_count(apply, shape: tuple[int, ...]) -> int:
+    """The channels of `apply`'s activations for images of this shape, from a trace of it."""
+    found = jax.eval_shape(apply, jax.ShapeDtypeStruct(shape, jnp.float32))
+    valid = isinstance(found, jax.ShapeDtypeStruct) and found.ndim >= 2
+    if not valid or found.shape[0] != shape[0]:
+        what = jax.tree.map(lambda leaf: leaf.shape, found)
+        raise ValueError(
+            f"apply must return one array ({shape[0]}, ..., channels) for images {shape}, "
+            f"got {what}."
+        )
+    return found.shape[-1]
+
+
+def _over_space(activations: jax.Array) -> jax.Array:
+    """Mean over all axes but the first and the last, float32 `(batch, channels)`."""
+    axes = tuple(range(1, activations.ndim - 1))
+    return activations.astype(jnp.float32).mean(axis=axes)
