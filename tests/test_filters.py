@@ -8,6 +8,8 @@ from lgnn_jax.analysis.filters import (
     effective_dimensionality,
     filter_correlations,
     filter_features,
+    magnitudes,
+    normalized_filters,
 )
 
 
