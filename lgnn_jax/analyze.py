@@ -22,8 +22,7 @@ from lgnn_jax.analysis.filters import (
     magnitudes,
     normalized_filters,
 )
-from lgnn_jax.analysis.shuffles import AgainstShuffles
-from lgnn_jax.analysis.topography import Topography, neighbour_correlation, topography
+from lgnn_jax.analysis.topography import Topography, topography
 from lgnn_jax.config import nearest
 from lgnn_jax.log import replace_text
 from lgnn_jax.models.streams import streams
@@ -65,7 +64,7 @@ class _Layer(NamedTuple):
     weights: Topography
     untrained: Topography
     activations: Topography
-    resorted: AgainstShuffles
+    resorted: Topography
     magnitudes: Magnitudes
     means: np.ndarray  # of each test image, `(images, neurons)`
 
@@ -154,7 +153,7 @@ def _measure(t, maps, dataset, request, progress):
 
 
 def _resort(t, maps, request, progress):
-    """Mean correlation of neighbours, were each layer's filters sorted onto its map by hand.
+    """The numbers of each layer's weights, had its filters been sorted onto its map by `arrange`.
 
     Layers that write to one stream of channels share their order.
     """
@@ -167,8 +166,8 @@ def _resort(t, maps, request, progress):
         correlations = np.mean([filter_correlations(t.kernel(layer)) for layer in layers], axis=0)
         order = arrange(correlations, maps[layers[0]])
         for layer in layers:
-            kernel = t.kernel(layer)[..., order]
-            found[layer] = neighbour_correlation(kernel, maps[layer], shuffles=request.shuffles)
+            features = filter_features(t.kernel(layer))[order]
+            found[layer] = topography(features, maps[layer], shuffles=request.shuffles)
     return found
 
 
@@ -189,7 +188,7 @@ def _overview(trained, maps, measured):
         for t in trained
     }
     orders[f"{control}, sorted after training"] = {
-        layer: found.resorted.value for layer, found in measured[control].items()
+        layer: found.resorted.neighbours.value for layer, found in measured[control].items()
     }
     orders["untrained"] = {n: x.untrained.neighbours.value for n, x in measured[control].items()}
     shuffled = {
@@ -244,9 +243,8 @@ class _Look:
                     [self.dataset.class_names[label] for label in shown],
                     dims,
                     f"{layer}, {t.name}",
-                    title=f"outlined: regions that {text} share",
-                    shared=shared[text],
-                    shown=_REGIONS,
+                    shared_by=text.replace("+", " and ").replace("_", " "),
+                    regions=_shown(shared[text]),
                     pictures=pictures.get(t.name),
                 )
             if self.request.visualize == "all":
@@ -270,7 +268,7 @@ class _Look:
         top, left, bottom, right = figures.part_around(positions, self.dims)
         shown = set(np.arange(count).reshape(self.dims)[top:bottom, left:right].ravel().tolist())
         for regions in shared:
-            for region in regions.regions[:_REGIONS]:
+            for region in _shown(regions):
                 shown |= set(region.neurons.tolist())
         channels = range(count) if self.request.visualize == "all" else sorted(shown)
         found = visualize(
@@ -292,6 +290,11 @@ class _Look:
         }
 
 
+def _shown(shared):
+    """The regions that are worth a look: those that shuffled maps do not have as a rule."""
+    return [region for region in shared.regions if region.p < 0.5][:_REGIONS]
+
+
 def _numbers(found):
     """A layer's numbers, ready for JSON."""
     return {
@@ -299,7 +302,7 @@ def _numbers(found):
         "weights": _topography(found.weights),
         "untrained_weights": _topography(found.untrained),
         "activations": _topography(found.activations),
-        "sorted_after_training": {"neighbours": _figure(found.resorted)},
+        "sorted_after_training": _topography(found.resorted),
         "magnitudes": found.magnitudes._asdict(),
     }
 

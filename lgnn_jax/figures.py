@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lgnn_jax.analysis.activations import SharedRegions
+from lgnn_jax.analysis.activations import Region
 from lgnn_jax.analysis.correlations import CorrelationMaps
 from lgnn_jax.analysis.filters import Magnitudes
 from lgnn_jax.analysis.topography import DistanceCurve
@@ -31,8 +31,8 @@ def save(figure: Figure, path: Path) -> list[Path]:
     paths = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "lgnn_jax"}):  # the same file for the same figure
-        figure.savefig(paths[0], dpi=200)
-        figure.savefig(paths[1], metadata={"Date": None})
+        figure.savefig(paths[0], dpi=200, bbox_inches="tight")
+        figure.savefig(paths[1], bbox_inches="tight", metadata={"Date": None})
     return paths
 
 
@@ -86,27 +86,28 @@ def correlations(
     first = next(iter(found.values()))
     count, m, n = first.maps.shape
     top, left, bottom, right = part_around(first.positions, (m, n))
-    shape = (bottom - top) / (right - left)
-    width = PAGE / (count + 1.6 * (pictures is not None))
-    height = max(width * m / n, 1.6 * width * shape if pictures is not None else 0) + 0.75
+    picture_width = 2.4 if pictures else 0.0
+    width = min(1.3, (PAGE - picture_width) / count)
+    height = max(width * m / n, picture_width * (bottom - top) / (right - left))
     figure = _figure(
-        PAGE + 0.8,
-        height * len(found) + 0.4,
+        count * width + picture_width + 0.9,
+        len(found) * (height + 0.55) + 0.9,
         f"{layer}: correlation of the weights with those of chosen filters, {m}x{n} map",
     )
-    ratios = [1] * count + [1.6] * (pictures is not None)
+    ratios = [width] * count + [picture_width] * bool(pictures)
     grid = figure.subplots(len(found), len(ratios), squeeze=False, width_ratios=ratios)
     limit = max(np.abs(maps.maps).max() for maps in found.values()) or 1.0
     for axes, (run, maps) in zip(grid, found.items(), strict=True):
-        for ax, position, values, colour in zip(
+        for ax, place, values, colour in zip(
             axes, maps.positions, maps.maps, _colours(count), strict=False
         ):
             image = _heat_map(ax, values, limit)
-            ax.set_title(f"filter [{position[0]}, {position[1]}]", color=colour)
-            ax.plot(position[1], position[0], "s", ms=3, mfc="none", color=colour)
+            ax.set_title(f"filter [{place[0]}, {place[1]}]", color=colour)
+            _outline(ax, [place], colour, width=1.5)
         axes[0].set_ylabel(f"{run}\nrow")
-        if pictures is not None:
+        if pictures:
             ax = axes[-1]
+            ax.set_anchor("N")
             part = pictures[run].reshape(m, n, *pictures[run].shape[1:])
             part = part[top:bottom, left:right].reshape(-1, *pictures[run].shape[1:])
             _mosaic(ax, part, (bottom - top, right - left), first=(top, left))
@@ -115,9 +116,9 @@ def correlations(
             ):
                 inside = [p for p in near if top <= p[0] < bottom and left <= p[1] < right]
                 for p in [place, *inside]:
-                    _outline(ax, [p], colour, width=2.2 if p == place else 1.2)
-            ax.set_title(f"outlined from {maps.threshold:.2f}")
-        figure.colorbar(image, ax=axes[:count].tolist(), shrink=0.8, label="correlation")
+                    _outline(ax, [p], colour, width=3.0 if p == place else 1.5)
+            ax.set_title(f"outlined: neighbours from {maps.threshold:.2f}")
+    figure.colorbar(image, ax=grid, location="bottom", shrink=0.6, aspect=40, label="correlation")
     return figure
 
 
@@ -128,58 +129,58 @@ def class_maps(
     dims: SomDimensions,
     layer: str,
     *,
-    title: str,
-    shared: SharedRegions,
-    shown: int = 3,
+    shared_by: str,
+    regions: Sequence[Region],
     pictures: np.ndarray | None = None,
 ) -> Figure:
-    """Draws Figure 3: what classes light up on a map, and the regions that they share.
+    """Draws Figure 3: what classes light up on a map, and regions that they share.
 
     Args:
       means: `(classes, neurons)`, mean activations of these classes.
       names: of the classes.
       dims: SOM dimensions `(m, n)`.
       layer: its name.
-      title: what the classes have in common.
-      shared: regions that they share.
-      shown: so many of the regions are outlined, and their filters shown.
+      shared_by: the classes that share the regions, in words.
+      regions: those to outline, and to show the filters of.
       pictures: visualisations `(neurons, height, width, colours)` of all neurons.
     """
     m, n = dims
-    regions = shared.regions[:shown]
-    rows = 1 + (pictures is not None and bool(regions))
-    width = PAGE / (len(names) + 0.3)
-    heights = [width * m / n + 0.5, 1.9][:rows]
+    regions = regions[: len(OUTLINES)]
+    width = min(1.5, (PAGE - 0.9) / len(names))
+    boxes = [_box(region, n) for region in regions]
+    shown = bool(boxes) and pictures is not None
+    tile = min(0.6, (PAGE - 0.9) / max(1, sum(b[3] - b[1] + 2 for b in boxes)))
+    heights = [width * m / n + 0.6]
+    if shown:
+        heights.append(tile * max(b[2] - b[0] for b in boxes) + 0.7)
+    title = f"outlined: regions that {shared_by} share" if boxes else f"{shared_by} share no region"
     figure = _figure(
-        PAGE, sum(heights) + 0.6, f"{layer}: mean activation by class, {m}x{n} map\n{title}"
+        max(width * len(names) + 1.0, 4.2),
+        sum(heights) + 0.45,
+        f"{layer}: mean activation by class, {m}x{n} map\n{title}",
     )
-    parts = figure.subfigures(rows, 1, height_ratios=heights, squeeze=False)[:, 0]
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     axes = parts[0].subplots(1, len(names), squeeze=False)[0]
     limit = np.abs(means).max() or 1.0
     for ax, name, values in zip(axes, names, means, strict=True):
         image = _heat_map(ax, values.reshape(m, n), limit)
-        ax.set_title(name)
+        ax.set_title(name.replace("_", " "))
         for region, colour in zip(regions, OUTLINES, strict=False):
-            _outline(ax, [divmod(int(j), n) for j in region.neurons], colour, width=1.4)
+            _outline(ax, _places(region, n), colour, width=1.5)
     axes[0].set_ylabel("row")
-    parts[0].colorbar(image, ax=axes.tolist(), shrink=0.8, label="activation before the ReLU")
-    if rows == 2:
-        for ax, region, colour in zip(
-            np.atleast_1d(parts[1].subplots(1, max(len(regions), 2))),
-            regions,
-            OUTLINES,
-            strict=False,
-        ):
-            places = [divmod(int(j), n) for j in region.neurons]
-            top, left = (min(axis) for axis in zip(*places, strict=True))
-            bottom, right = (max(axis) + 1 for axis in zip(*places, strict=True))
+    parts[0].colorbar(image, ax=axes.tolist(), label="activation before the ReLU", aspect=30)
+    if shown:
+        ratios = [b[3] - b[1] + 2 for b in boxes]
+        axes = parts[1].subplots(1, len(boxes), squeeze=False, width_ratios=ratios)[0]
+        for ax, region, box, colour in zip(axes, regions, boxes, OUTLINES, strict=False):
+            top, left, bottom, right = box
             part = pictures.reshape(m, n, *pictures.shape[1:])[top:bottom, left:right]
             part = part.reshape(-1, *pictures.shape[1:])
             _mosaic(ax, part, (bottom - top, right - left), first=(top, left))
-            _outline(ax, places, colour, width=2.2)
-            ax.set_title(f"{len(places)} filters, p = {region.p:.2g}", color=colour)
-        for ax in parts[1].axes[len(regions) :]:
-            ax.set_axis_off()
+            _outline(ax, _places(region, n), colour, width=2.5)
+            size = len(region.neurons)
+            what = f"{size} filters" if size > 1 else "one filter"
+            ax.set_title(f"{what}\np = {region.p:.2g}", color=colour)
     return figure
 
 
@@ -199,12 +200,16 @@ def visualizations(pictures: np.ndarray, dims: SomDimensions, layer: str, run: s
 
 @_styled
 def distance_curves(curves: Mapping[str, DistanceCurve], layer: str, dims: SomDimensions) -> Figure:
-    """Draws the mean correlation of pairs of filters against their distance on the map, by run."""
+    """Draws the mean correlation of pairs of filters against their distance on the map, by run.
+
+    Distances that fewer pairs have than there are filters are left out.
+    """
     figure = _figure(
         4.6, 3.2, f"{layer}: correlation of weights by distance, {dims[0]}x{dims[1]} map"
     )
     ax = figure.subplots()
     for (run, curve), colour in zip(curves.items(), OUTLINES, strict=False):
+        curve = _frequent(curve, dims[0] * dims[1])
         ax.plot(curve.distance, curve.value, "o-", ms=3, color=colour, label=run)
         low, high = (curve.mean + k * curve.deviation for k in (-2, 2))
         ax.fill_between(curve.distance, low, high, color=colour, alpha=0.15, lw=0)
@@ -213,6 +218,14 @@ def distance_curves(curves: Mapping[str, DistanceCurve], layer: str, dims: SomDi
     ax.axhline(0, color="0.6", lw=0.6)
     ax.legend(frameon=False)
     return figure
+
+
+def _frequent(curve: DistanceCurve, pairs: int) -> DistanceCurve:
+    """Leaves out distances that fewer pairs have: chance alone rules there."""
+    keep = (curve.pairs >= pairs) | (curve.distance == 1)
+    return DistanceCurve(
+        curve.distance[keep], curve.pairs[keep], curve.value[keep], curve.shuffled[:, keep]
+    )
 
 
 @_styled
@@ -239,6 +252,7 @@ def order_by_layer(
         known = [i for i, layer in enumerate(layers) if layer in by_layer]
         ax.plot(known, [by_layer[layers[i]] for i in known], marker, ms=5, color=colour, label=name)
     ax.axhline(0, color="0.6", lw=0.6)
+    ax.use_sticky_edges = False
     ax.set_xticks(places, layers, rotation=30 if max(map(len, layers)) < 10 else 90, ha="right")
     ax.set_ylabel("correlation")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -273,13 +287,13 @@ def _mosaic(
 ) -> None:
     """Lays pictures out on a map with places one unit wide; `first` is that at the top left."""
     m, n = dims
+    # Small pictures are enlarged, so that a gap is a small share of them.
+    times = -(-24 // pictures.shape[2])
+    pictures = pictures.repeat(times, axis=1).repeat(times, axis=2)
     height, width, colours = pictures.shape[1:]
-    gap = max(1, round(0.08 * width))
-    image = np.ones((m, n, height + gap, width + gap, 3), np.float32)
-    image[:, :, gap // 2 : gap // 2 + height, gap // 2 : gap // 2 + width] = np.broadcast_to(
-        pictures.reshape(m, n, height, width, colours), (m, n, height, width, 3)
-    )
-    image = image.transpose(0, 2, 1, 3, 4).reshape(m * (height + gap), n * (width + gap), 3)
+    image = np.ones((m, n, height + 2, width + 2, 3), np.float32)
+    image[:, :, 1:-1, 1:-1] = pictures.reshape(m, n, height, width, colours)  # one colour is grey
+    image = image.transpose(0, 2, 1, 3, 4).reshape(m * (height + 2), n * (width + 2), 3)
     top, left = first[0] - 0.5, first[1] - 0.5
     ax.imshow(image, extent=(left, left + n, top + m, top), interpolation="nearest")
     _label(ax)
@@ -299,6 +313,16 @@ def _outline(ax: Axes, places: Sequence[tuple[int, int]], colour: str, width: fl
         for beyond, line in sides.items():
             if beyond not in places:
                 ax.plot(*line, color=colour, lw=width, solid_capstyle="projecting", clip_on=False)
+
+
+def _places(region: Region, n: int) -> list[tuple[int, int]]:
+    return [divmod(int(neuron), n) for neuron in region.neurons]
+
+
+def _box(region: Region, n: int) -> tuple[int, int, int, int]:
+    """The part of a map that holds a region: top, left, bottom, right."""
+    rows, columns = zip(*_places(region, n), strict=True)
+    return min(rows), min(columns), max(rows) + 1, max(columns) + 1
 
 
 def part_around(

@@ -33,7 +33,7 @@ def correlation_maps(
     positions: Sequence[Position] = ((1, 1), (1, 3), (1, 5)),
     *,
     neuron_axis: int = -1,
-    share: float = 0.01,
+    share: float = 0.05,
 ) -> CorrelationMaps:
     """Returns how a layer's filters correlate with chosen ones, on the map.
 
