@@ -1,6 +1,5 @@
 """Trained runs made visible: the paper's figures, and numbers of their maps beside their nulls."""
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from lgnn_jax.analysis.filters import (
     normalized_filters,
 )
 from lgnn_jax.analysis.topography import Topography, topography
-from lgnn_jax.config import nearest
+from lgnn_jax.config import nearest, to_json
 from lgnn_jax.log import replace_text
 from lgnn_jax.models.streams import streams
 from lgnn_jax.session import RunError
@@ -113,7 +112,7 @@ def analyze(
     for t in trained:
         measured[t.name] = _measure(t, maps, dataset, request, progress)
         document["runs"][t.name] = {
-            "config": dataclasses.asdict(t.config),
+            "config": json.loads(to_json(t.config)),
             "step": t.step,
             "layers": {layer: _numbers(found) for layer, found in measured[t.name].items()},
         }

@@ -1,0 +1,227 @@
+import dataclasses
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from lgnn_jax import analyze, class_sets, cli, trained
+from lgnn_jax.analysis.topography import neighbour_correlation
+from lgnn_jax.log import Log
+from lgnn_jax.run import run
+from lgnn_jax.session import RunError
+
+
+@pytest.fixture(scope="module")
+def run_dirs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def runs(run_dirs, tiny_config, tiny_dataset):
+    """A run without the filter and one with it, trained once for all tests."""
+    folders = []
+    for variant in ("baseline", "constant"):
+        folder = run_dirs / variant
+        if not folder.exists():
+            config = dataclasses.replace(tiny_config, variant=variant, epochs=1)
+            with Log() as log:
+                run(config, tiny_dataset, folder, log)
+        folders.append(folder)
+    return folders
+
+
+def _analyze(runs, dataset, out, **request):
+    stages = []
+    request = analyze.Request(**{"steps": 2, "shuffles": 20, **request})
+    document = analyze.analyze(
+        runs, dataset, out, request, progress=lambda stage, done, total: stages.append(stage)
+    )
+    return document, stages
+
+
+def test_from_runs_to_figures_and_numbers(runs, tiny_dataset, tmp_path):
+    found = trained.load(runs, tiny_dataset)
+    document, stages = _analyze(found, tiny_dataset, tmp_path, classes=("a+c", "b"))
+    assert json.loads((tmp_path / "analysis.json").read_text()) == document
+    assert document["figures"] == [
+        "first_layer", "order", "conv5_2_correlations", "conv5_2_distance",
+        "conv5_2_classes_a+c_baseline", "conv5_2_classes_b_baseline",
+        "conv5_2_classes_a+c_constant", "conv5_2_classes_b_constant",
+    ]  # fmt: skip
+    for name in document["figures"]:
+        with Image.open(tmp_path / "figures" / f"{name}.png") as picture:
+            assert picture.width > 400
+            assert len(set(picture.convert("L").resize((64, 64)).get_flattened_data())) > 8
+        assert "<svg" in (tmp_path / "figures" / f"{name}.svg").read_text()
+    for t in found:
+        layers = document["runs"][t.name]["layers"]
+        assert list(layers) == [
+            f"conv{i}" for i in ("1_1", "2_1", "3_1", "3_2", "4_1", "4_2", "5_1", "5_2")
+        ]
+        for layer, numbers in layers.items():
+            kernel = t.variables["params"][layer]["kernel"]
+            figure = neighbour_correlation(kernel, numbers["map"], shuffles=20)
+            assert numbers["weights"]["neighbours"]["value"] == figure.value
+            assert numbers["sorted_after_training"]["neighbours"]["value"] >= figure.value
+            assert numbers["weights"]["dead"] == []
+        assert 0 <= layers["conv5_2"]["visualisations"]["exceed_best_of_images"] <= 1
+    untrained = [document["runs"][t.name]["layers"]["conv5_2"]["untrained_weights"] for t in found]
+    assert untrained[0] == untrained[1]  # runs of one seed
+    assert "baseline: visualisations" in stages
+
+
+def test_activations_are_those_of_the_network_before_the_relu(runs, tiny_dataset):
+    """Against the logits: the head on the ReLU of the last layer's activations, a pixel each."""
+    (t,) = trained.load(runs[1:], tiny_dataset)
+    images = tiny_dataset.test_images
+    means = t.activations(images, ["conv1_1", "conv5_2"])
+    assert means["conv1_1"].shape == (len(images), 4)
+    x = (images - t.mean) / t.deviation
+    logits, named = t.plan.model.apply(t.variables, x.astype(np.float32), activations=True)
+    np.testing.assert_allclose(
+        means["conv1_1"], np.mean(named["conv1_1"].pre, axis=(1, 2)), rtol=1e-4, atol=1e-5
+    )
+    head = jax.tree.map(np.asarray, t.variables["params"]["head"])
+    last = np.asarray(named["conv5_2"].pre)
+    pooled = np.maximum(last.reshape(len(images), 1, 2, 1, 2, -1).max((2, 4)), 0)[:, 0, 0]
+    np.testing.assert_allclose(pooled @ head["kernel"] + head["bias"], logits, atol=1e-4)
+    np.testing.assert_allclose(means["conv5_2"], last.mean((1, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_one_run_without_pictures_and_a_whole_layer(runs, tiny_dataset, tmp_path):
+    found = trained.load(runs[:1], tiny_dataset)
+    document, _ = _analyze(found, tiny_dataset, tmp_path, visualize="none", layers=("conv2_1",))
+    assert "conv2_1_classes_a+b+c" in document["figures"]
+    assert "visualisations" not in document["runs"]["baseline"]["layers"]["conv2_1"]
+    document, _ = _analyze(found, tiny_dataset, tmp_path, visualize="all", layers=("conv2_1",))
+    assert "conv2_1_visualisations" in document["figures"]
+    entry = document["runs"]["baseline"]["layers"]["conv2_1"]
+    assert entry["visualisations"]["neurons"] == list(range(8))
+
+
+def test_dead_filters_are_counted_and_nothing_is_nan(runs, tiny_dataset, tmp_path):
+    (t,) = trained.load(runs[1:], tiny_dataset)
+    params = jax.tree.map(np.array, t.variables["params"])
+    params["conv5_2"]["kernel"][..., 3] = 0
+    params["bn5_2"]["scale"][3] = 0
+    params["conv1_1"]["kernel"][..., :] = 0
+    dead = t._replace(variables={**t.variables, "params": params})
+    document, _ = _analyze([dead], tiny_dataset, tmp_path)
+    layers = document["runs"]["constant"]["layers"]
+    assert layers["conv5_2"]["weights"]["dead"] == [3]
+    assert 3 in layers["conv5_2"]["activations"]["dead"]
+    assert layers["conv1_1"]["weights"]["dead"] == [0, 1, 2, 3]
+    assert layers["conv1_1"]["weights"]["neighbours"] == {
+        "value": 0, "shuffled": 0, "shuffled_deviation": 0, "z": None, "p": 1
+    }  # fmt: skip
+    text = (tmp_path / "analysis.json").read_text()
+    assert not re.search(r"NaN|Infinity", text)
+
+
+def test_activations_that_are_not_finite(runs, tiny_dataset, tmp_path):
+    (t,) = trained.load(runs[1:], tiny_dataset)
+    params = jax.tree.map(np.array, t.variables["params"])
+    params["bn3_1"]["bias"][0] = np.inf
+    broken = t._replace(variables={**t.variables, "params": params})
+    with pytest.raises(RunError, match="the activations of conv3_1 in constant are not finite"):
+        _analyze([broken], tiny_dataset, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (
+            {"layers": ("conv5_3",)},
+            r"no convolution 'conv5_3' with a map; did you mean 'conv5_\d'\?",
+        ),
+        ({"classes": ("a+z",)}, "random has no class or set of classes 'z'"),
+        ({"classes": ("a+b+c+d+e",)}, "has all 5 classes"),
+    ],
+)
+def test_what_does_not_exist(runs, tiny_dataset, tmp_path, request_, message):
+    with pytest.raises(RunError, match=message):
+        _analyze(trained.load(runs[:1], tiny_dataset), tiny_dataset, tmp_path, **request_)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_that_hold_no_run(runs, tiny_dataset, tmp_path):
+    with pytest.raises(RunError, match="holds no run"):
+        trained.load([tmp_path], tiny_dataset)
+    (tmp_path / "config.json").write_text((runs[0] / "config.json").read_text())
+    with pytest.raises(RunError, match="holds no checkpoint"):
+        trained.load([tmp_path], tiny_dataset)
+
+
+def test_runs_of_different_networks(runs, tiny_dataset, tmp_path):
+    config = json.loads((runs[0] / "config.json").read_text())
+    config["model"]["width"] = 0.5
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        RunError, match=r"cannot be compared: model is .*0\.0625.* in one and .*0\.5"
+    ):
+        trained.load([runs[0], tmp_path], tiny_dataset)
+
+
+def test_layers_without_a_map_are_left_out(runs, tiny_dataset):
+    (t,) = trained.load(runs[:1], tiny_dataset)
+    maps = t.plan.maps | {"conv1_1/kernel": None, "conv2_1/kernel": (1, 1)}
+    assert next(iter(t._replace(plan=t.plan._replace(maps=maps)).maps)) == "conv3_1"
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "tiny.py").write_text(
+        "from lgnn_jax.config import Config, Data, Model\n"
+        "config = Config(name='tiny', epochs=1, batch_size=16, model=Model('vgg11', width=1 / 16),"
+        " data=Data('digits', train_images=64))\n"
+    )
+    cli.main(["train", "--config", "tiny.py"])
+    capsys.readouterr()
+    cli.main(["analyze", "runs/tiny", "--steps", "2", "--classes", "3+8", "1"])
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 100
+    assert "constant, step 4: order of the weights on the maps" in said
+    assert "6 figures, PNG and SVG, in runs/tiny/figures/" in said
+    assert (tmp_path / "runs/tiny/figures/conv5_2_classes_3+8.png").exists()
+    with pytest.raises(SystemExit):
+        cli.main(["analyze", "runs/tiny", "--layers", "conv9"])
+    assert capsys.readouterr().err.startswith("lgnn: no convolution 'conv9' with a map")
+    with pytest.raises(SystemExit):
+        cli.main(["analyze", "runs/nothing"])
+    assert "lgnn: runs/nothing holds no run" in capsys.readouterr().err
+
+
+# The labels of CIFAR-100 in their order, and of CIFAR-10, as the archives' own files list them.
+_CIFAR100 = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile
+cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp
+lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree
+orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum
+rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train
+trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+CIFAR100 = _CIFAR100.split()
+_CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+CIFAR10 = _CIFAR10.split()
+
+
+def test_superclasses_are_those_of_cifar_100():
+    """Every class once, five to each of the 20 superclasses."""
+    sets = class_sets.NAMED["cifar100"]
+    assert len(sets) == 20
+    assert {len(names) for names in sets.values()} == {5}
+    assert sorted(name for names in sets.values() for name in names) == CIFAR100
+    assert sorted(sum(class_sets.NAMED["cifar10"].values(), ())) == CIFAR10
+    assert class_sets.members("trees", "cifar100", CIFAR100) == (47, 52, 56, 59, 96)
+
+
+def test_usual_sets():
+    assert class_sets.usual("cifar100", ["x"] * 100) == ("trees",)
+    assert class_sets.usual("other", ["a", "b", "c", "d"]) == ("a+b+c",)
+    assert class_sets.usual("other", ["a", "b"]) == ("a",)
