@@ -28,7 +28,7 @@ _styled = matplotlib.rc_context({"font.size": 8, "axes.titlesize": 8, "figure.ti
 
 def save(figure: Figure, path: Path) -> list[Path]:
     """Writes a figure as `path` with .png (200 dots an inch) and .svg; returns both paths."""
-    paths = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
+    paths = [path.with_name(path.name + suffix) for suffix in (".png", ".svg")]
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "lgnn_jax"}):  # the same file for the same figure
         figure.savefig(paths[0], dpi=200, bbox_inches="tight")
