@@ -5,8 +5,8 @@ in each step (see `fourier_images`). Section II-B of the paper describes the met
 and 3 show what the layers of a map look like by it.
 
 64 channels of the last layer of VGG-11 with 100 classes, random weights, 32x32 images, all by
-default: 128 steps took 24 s on two x86-64 cores that other jobs used as well, 3.7 of them before
-the end of the first step; memory at its highest 1.1 GB (n = 1).
+default: 128 steps took 24 and 32 s in two runs on two x86-64 cores that other jobs used as well, 4
+and 5 of them before the end of the first step; memory at its highest 1.1 GB.
 
 In layers that are linear in the image, the first of a network, the mean over space sees little but
 the mean colour: look at their kernels instead.
