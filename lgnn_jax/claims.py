@@ -73,7 +73,7 @@ def _windows(filtered):
     smaller = {_but_window(runs): runs for runs in filtered if runs.config.som.kernel_size == 3}
     pairs = [(runs, smaller.get(_but_window(runs))) for runs in filtered]
     return [
-        _compare(runs, other, other.name)
+        _compare(runs, other, other.name, loss=2.0)
         for runs, other in pairs
         if other is not None and runs.config.som.kernel_size == 5
     ]
@@ -83,8 +83,11 @@ def _but_window(runs):
     return runs.config.variant, runs.config.som.layers
 
 
-def _compare(runs, other, name):
-    """How much more accurate some runs are than others; None if no seed has both."""
+def _compare(runs, other, name, loss=0.0):
+    """How much more accurate some runs are than others; None if no seed has both.
+
+    With a `loss`, whether they are less accurate by more than so many points.
+    """
     points = list(differences(runs, other).values())
     if not points:
         return None
@@ -96,6 +99,8 @@ def _compare(runs, other, name):
         verdict = "no difference is shown"
     else:
         verdict = "more accurate" if low > 0 else "less accurate"
+        if loss and low < 0:
+            verdict += f", by more than {loss:g} points" * (high < -loss)
     return f"{start} (median of {len(points)} seeds, 95 % {low:+.2f} to {high:+.2f}): {verdict}."
 
 

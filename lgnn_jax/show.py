@@ -17,7 +17,7 @@ def make_table(*columns: tuple[str, str]) -> Table:
     """Returns an empty table with columns of a title and "left" or "right"."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title, justify in columns:
-        table.add_column(title, justify=justify)
+        table.add_column(title, justify=justify, overflow="fold")
     return table
 
 

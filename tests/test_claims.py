@@ -68,6 +68,19 @@ def test_settings_are_compared_with_their_own_kind():
     assert "Accuracy is not hurt" not in said  # no baseline to compare with
 
 
+def test_a_loss_of_more_than_two_points():
+    """Differences of -1.5 and -3: the interval reaches from one to the other; of -2.5 and -3."""
+    wide = Som(kernel_size=5, sigma=1.0)
+    for accuracies, verdict in (
+        ([68.5, 70.0], "-3.00 to -1.50): less accurate."),
+        ([67.5, 70.0], "-3.00 to -2.50): less accurate, by more than 2 points."),
+        ([70.5, 73.5], "+0.50 to +0.50): more accurate."),
+    ):
+        settings = [_runs("constant", [70, 73]), _runs("constant-5x5", accuracies, som=wide)]
+        (finding,) = _said(settings)["A 5x5 window costs more than two points"]
+        assert finding.endswith(verdict)
+
+
 def test_spread_of_magnitudes_by_the_sign_test():
     """All of six seeds: p = 2 / 2**6 = 0.031; five of six: 2 * 7 / 2**6 = 0.22."""
     six = [70.0] * 6
