@@ -1,6 +1,7 @@
 """Trained runs made visible: the paper's figures, and numbers of their maps beside their nulls."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,9 +90,10 @@ def analyze(
       What analysis.json holds.
 
     Raises:
-      RunError: for a layer or a class that does not exist, and activations that are not finite.
+      RunError: for a layer or a class that does not exist, for maps of one layer that differ from
+        run to run, activations that are not finite, and a folder that cannot be written to.
     """
-    maps = trained[0].maps
+    maps = _common_maps(trained)
     chosen = request.layers or tuple(maps)[-1:]
     for layer in chosen:
         if layer not in maps:
@@ -120,11 +122,31 @@ def analyze(
     for layer in chosen:
         look = _Look(trained, layer, maps[layer], measured, dataset, sets, request, progress)
         drawn |= look.draw(document)
-    for name, figure in drawn.items():
-        figures.save(figure, out / FOLDER / name)
-    document["figures"] = list(drawn)
-    replace_text(out / NUMBERS, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    drawn = {re.sub(r"[^\w.+-]+", "_", name): figure for name, figure in drawn.items()}
+    try:
+        for name, figure in drawn.items():
+            figures.save(figure, out / FOLDER / name)
+        document["figures"] = list(drawn)
+        replace_text(out / NUMBERS, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise RunError(f"cannot write to {error.filename or out}: {error.strerror}.") from error
     return document
+
+
+def _common_maps(trained):
+    """The map of each layer that one of the runs has one for, in the layers' order."""
+    maps = {}
+    for t in trained:
+        for layer, dims in t.maps.items():
+            first, other = maps.setdefault(layer, (t.name, dims))
+            if other != dims:
+                raise RunError(
+                    f"{first} and {t.name} cannot be compared: {layer} is on a map of {other} in "
+                    f"one and of {dims} in the other."
+                )
+    if not maps:
+        raise RunError(f"{trained[0].name} has no layer with a map of two or more neurons.")
+    return {layer: maps[layer][1] for layer in trained[0].convolutions if layer in maps}
 
 
 def _measure(t, maps, dataset, request, progress):
@@ -209,7 +231,7 @@ class _Look:
 
     def draw(self, document):
         """Returns figures by name, and adds what they show to the document."""
-        layer, dims, file = self.layer, self.dims, self.layer.replace("/", "_")
+        layer, dims = self.layer, self.dims
         positions = [p for p in _POSITIONS if p[0] < dims[0] and p[1] < dims[1]] or [(0, 0)]
         correlated = {
             t.name: correlation_maps(t.kernel(layer), dims, positions) for t in self.trained
@@ -229,15 +251,15 @@ class _Look:
                 )
         curves = {t.name: self.measured[t.name].weights.by_distance for t in self.trained}
         drawn = {
-            f"{file}_correlations": figures.correlations(correlated, layer, pictures or None),
-            f"{file}_distance": figures.distance_curves(curves, layer, dims),
+            f"{layer}_correlations": figures.correlations(correlated, layer, pictures or None),
+            f"{layer}_distance": figures.distance_curves(curves, layer, dims),
         }
         for t in self.trained:
-            run = f"_{t.name.replace('/', '_')}" if len(self.trained) > 1 else ""
+            run = f"_{t.name}" if len(self.trained) > 1 else ""
             means, shared = classes[t.name]
             for text, labels in self.sets.items():
                 shown = labels[:_LARGEST]
-                drawn[f"{file}_classes_{text}{run}"] = figures.class_maps(
+                drawn[f"{layer}_classes_{text}{run}"] = figures.class_maps(
                     means[list(shown)],
                     [self.dataset.class_names[label] for label in shown],
                     dims,
@@ -247,7 +269,7 @@ class _Look:
                     pictures=pictures.get(t.name),
                 )
             if self.request.visualize == "all":
-                drawn[f"{file}_visualisations{run}"] = figures.visualizations(
+                drawn[f"{layer}_visualisations{run}"] = figures.visualizations(
                     pictures[t.name], dims, layer, t.name
                 )
         return drawn

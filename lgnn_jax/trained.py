@@ -42,12 +42,16 @@ class Trained(NamedTuple):
         return {layer: activation.pre for layer, activation in named.items()}
 
     @property
+    def convolutions(self) -> list[str]:
+        """All convolutions, from the images to the logits."""
+        return [layer for stream in streams(self.plan.model) for layer in stream.writers]
+
+    @property
     def maps(self) -> dict[str, SomDimensions]:
-        """The convolutions with a map of two or more neurons, from the images to the logits."""
+        """Those with a map of two or more neurons, from the images to the logits."""
         paths = [path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(self.plan.shapes)]
         maps = {path.removesuffix("/kernel"): self.plan.maps.get(path) for path in paths}
-        order = [layer for stream in streams(self.plan.model) for layer in stream.writers]
-        known = {layer: maps.get(layer) for layer in order}
+        known = {layer: maps.get(layer) for layer in self.convolutions}
         return {layer: dims for layer, dims in known.items() if dims and dims[0] * dims[1] > 1}
 
     def activations(self, images: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:

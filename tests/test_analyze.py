@@ -171,6 +171,30 @@ def test_layers_without_a_map_are_left_out(runs, tiny_dataset):
     assert next(iter(t._replace(plan=t.plan._replace(maps=maps)).maps)) == "conv3_1"
 
 
+def test_maps_that_differ_and_maps_that_one_run_lacks(runs, tiny_dataset, tmp_path):
+    first, second = trained.load(runs, tiny_dataset)
+
+    def with_maps(t, **maps):
+        return t._replace(plan=t.plan._replace(maps=t.plan.maps | maps))
+
+    other = with_maps(second, **{"conv2_1/kernel": (8, 1)})
+    with pytest.raises(RunError, match=r"conv2_1 is on a map of \(4, 2\) in one and of \(8, 1\)"):
+        _analyze([first, other], tiny_dataset, tmp_path, visualize="none")
+    lacking = with_maps(second, **{"conv2_1/kernel": None})
+    document, _ = _analyze([lacking, first], tiny_dataset, tmp_path, visualize="none")
+    assert list(document["runs"]["constant"]["layers"])[1] == "conv2_1"
+    bare = with_maps(first, **dict.fromkeys(first.plan.maps))
+    with pytest.raises(RunError, match="baseline has no layer with a map"):
+        _analyze([bare], tiny_dataset, tmp_path)
+
+
+def test_an_output_folder_that_is_a_file(runs, tiny_dataset, tmp_path):
+    (tmp_path / "figures").write_text("mine")
+    with pytest.raises(RunError, match=r"cannot write to \S+figures: File exists"):
+        _analyze(trained.load(runs[:1], tiny_dataset), tiny_dataset, tmp_path, visualize="none")
+    assert (tmp_path / "figures").read_text() == "mine"
+
+
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
