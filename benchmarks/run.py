@@ -115,7 +115,7 @@ def _train(arguments):
     """Trains and returns seconds by step, and the peak memory of this process."""
     import jax
 
-    from lgnn_jax import run
+    from lgnn_jax import loop
     from lgnn_jax.log import Log
     from lgnn_jax.session import Session
 
@@ -148,7 +148,8 @@ def _train(arguments):
             values = {"loss": float(metrics.loss), "accuracy": float(metrics.accuracy)}
             log.record(step=step, epoch=epoch, split=split, images_per_second=rate, **values)
 
-        state = run._train_epoch(session, state, 0, log, record, lambda: None)
+        recorder = loop._Recorder(session, log)
+        state, _ = loop._epoch(session, state, 0, recorder, lambda: None)
     session.evaluate(state)
     starts, ends = np.array(times).T
     return {
