@@ -91,11 +91,11 @@ class Checkpoints:
                 continue
             _compare(folder, manifest["arrays"], _arrays(target))
             try:
+                shapes = jax.tree.map(
+                    lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), target
+                )
                 return _checkpointer().restore(
-                    folder / _STATE,
-                    args=ocp.args.StandardRestore(
-                        jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
-                    ),
+                    folder / _STATE, args=ocp.args.StandardRestore(shapes)
                 )
             except Exception as error:
                 raise CheckpointError(f"{folder} cannot be read: {_reason(error)}") from error

@@ -88,11 +88,11 @@ def make_train_step(
 
     The step gathers its images, augments and standardises them, and updates the state by the
     gradient of the mean cross entropy. Where that is not finite, parameters, batch statistics and
-    the optimiser's moments stay as they were; only the step is counted. `images` is uint8 `(count, height * width * channels)`: with
-    four axes a TPU would bring the whole data set to another layout in each step. All randomness
-    comes from the seed and `state.step` alone; for dropout also from the device. Under a mapped
-    axis `axis_name`, each device gets its share of a batch's `indices`, in the order of the axis,
-    and the update is that of the whole batch.
+    the optimiser's moments stay as they were; only the step is counted. `images` is uint8 `(count,
+    height * width * channels)`: with four axes a TPU would bring the whole data set to another
+    layout in each step. All randomness comes from the seed and `state.step` alone; for dropout also
+    from the device. Under a mapped axis `axis_name`, each device gets its share of a batch's
+    `indices`, in the order of the axis, and the update is that of the whole batch.
 
     Args:
       model: the network, built with the same `axis_name`.
