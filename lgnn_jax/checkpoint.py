@@ -126,6 +126,7 @@ def _write(folder: Path, step: int, state: Any) -> None:
         }
         _sync(path)
     manifest = {"step": step, "files": files, "arrays": _arrays(state)}
+    manifest["sha256"] = _seal(manifest)
     path = folder / _MANIFEST
     path.write_text(json.dumps(manifest, indent=1) + "\n")
     _sync(path)
@@ -141,14 +142,15 @@ def _verified(folder: Path) -> dict[str, Any]:
     path = folder / _MANIFEST
     try:
         manifest = json.loads(path.read_text())
-        files, _ = manifest["files"].items(), manifest["arrays"].items()
-        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in files}
+        whole = manifest.pop("sha256") == _seal(manifest)
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged ({type(error).__name__}).") from None
-    for name, (size, digest) in files.items():
-        path = folder / name
+    if not whole:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one at its end.")
+    for name, entry in manifest["files"].items():
+        path, size, digest = folder / name, entry["bytes"], entry["sha256"]
         if not path.is_file():
             raise CheckpointError(f"{path} is missing.")
         if path.stat().st_size != size:
@@ -187,6 +189,10 @@ def _arrays(tree: Any) -> dict[str, Any]:
 def _describe(array: Any) -> str:
     dtype, shape = array
     return f"{dtype} {tuple(shape)}"
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

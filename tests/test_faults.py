@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from lgnn_jax import run as run_lib
 from lgnn_jax.config import Model
 from lgnn_jax.log import Log
 from lgnn_jax.models import build_model
+from lgnn_jax.optimizer import build_optimizer
 from lgnn_jax.session import RunError, Session
 from lgnn_jax.signals import Stopped, held_back
 from lgnn_jax.train import init_state, make_train_step
@@ -428,3 +430,121 @@ def test_a_hostile_config_is_refused_in_one_line(tmp_path, text):
         run_lib.load_config(tmp_path)
     assert "\n" not in str(error.value)
     assert re.search(r"config\.json: ", str(error.value))
+
+
+# Processes that are killed.
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from lgnn_jax.config import from_json
+from lgnn_jax.data import Dataset
+from lgnn_jax.log import Log
+from lgnn_jax.run import run
+
+folder, run_dir = map(Path, sys.argv[1:])
+arrays = np.load(folder / "data.npz")
+names = ("train_images", "train_labels", "test_images", "test_labels")
+dataset = Dataset("random", *(arrays[name] for name in names), tuple("abcde"))
+config = from_json((folder / "config.json").read_text())
+with Log() as log:
+    run(config, dataset, run_dir, log, resume=(run_dir / "config.json").exists())
+"""
+
+
+@pytest.fixture
+def launch(tmp_path, tiny_dataset):
+    """Starts a run as a process of its own, that goes on with what is there."""
+    np.savez(
+        tmp_path / "data.npz",
+        **{
+            name: getattr(tiny_dataset, name)
+            for name in ("train_images", "train_labels", "test_images", "test_labels")
+        },
+    )
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        # Each process would compile the same steps for some ten seconds.
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def start(config, run_dir):
+        (tmp_path / "config.json").write_text(run_lib.to_json(config))
+        return subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(tmp_path), str(run_dir)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+def _kill_at_random(process, run_dir, rng):
+    """Kills a process up to 0.4 s after its first epoch, in which it makes some more.
+
+    Now and then that is while it writes a checkpoint: one takes a tenth of the time.
+    """
+    before = max(checkpoint.Checkpoints(run_dir).steps(), default=0)
+    limit = time.monotonic() + 120
+    while _last_step(run_dir) <= before:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, 0.4))
+    process.kill()
+    process.communicate()
+
+
+def _last_step(run_dir):
+    """The last step of metrics.jsonl that is written whole; 0 if there is none."""
+    metrics = run_dir / "metrics.jsonl"
+    lines = metrics.read_text().split("\n")[:-1] if metrics.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+@pytest.mark.parametrize(
+    "kills", [20, pytest.param(200, marks=pytest.mark.soak)], ids=["20 kills", "200 kills"]
+)
+def test_a_run_that_is_killed_again_and_again(tiny_config, tmp_path, launch, kills):
+    config = dataclasses.replace(tiny_config, epochs=4 * kills, variant="decreasing")
+    rng = np.random.default_rng(kills)
+    process = launch(config, tmp_path / "straight")
+    assert process.wait(1200) == 0, process.communicate()[0]
+    process.communicate()
+    run_dir = tmp_path / "killed"
+    resumed = []
+    for _ in range(kills):
+        process = launch(config, run_dir)
+        if (run_dir / "summary.json").exists():
+            break
+        _kill_at_random(process, run_dir, rng)
+        resumed.append(checkpoint.Checkpoints(run_dir).steps()[-1:])
+    assert resumed == sorted(resumed)  # a checkpoint is never lost
+    assert len({str(step) for step in resumed}) > kills / 4  # and there were many to lose
+    process = launch(config, run_dir)
+    output = process.communicate(timeout=1200)[0]
+    assert process.returncode == 0, output
+    for name in ("straight", "killed"):
+        assert [path.name for path in (tmp_path / name / "checkpoints").glob(".*")] == []
+    assert _records(run_dir) == _records(tmp_path / "straight")
+    step = str(6 * config.epochs)
+    manifests = [
+        json.loads((tmp_path / name / "checkpoints" / step / "manifest.json").read_text())
+        for name in ("straight", "killed")
+    ]
+    assert manifests[0]["arrays"] == manifests[1]["arrays"]
+    states = [_restored(config, tmp_path / name) for name in ("straight", "killed")]
+    _assert_same(*states)
+
+
+def _restored(config, run_dir):
+    model = build_model("vgg11", num_classes=5, width=1 / 16)
+    params = init_state(model, optax.identity(), (32, 32, 3), 0).params
+    tx = build_optimizer(config, params, 6)
+    return checkpoint.Checkpoints(run_dir).restore(init_state(model, tx, (32, 32, 3), 0))
