@@ -181,10 +181,10 @@ def digits_network():
 
     opt_state = tx.init(params)
     for _ in range(200):
-        rows = rng.integers(0, len(train), 128)
+        rows = rng.integers(0, len(train), 64)
         params, opt_state = step(params, opt_state, train[rows], digits.train_labels[rows])
     correct = jax.jit(logits)(params, test).argmax(-1) == digits.test_labels
-    assert correct.mean() > 0.9
+    assert correct.mean() > 0.8
     return lambda images: activations(params, images), test
 
 
@@ -240,7 +240,7 @@ def test_exceeding_solved_by_hand():
         ({"chunk": -1}, r"chunk must be at least 1, got -1"),
         ({"learning_rate": 0.0}, r"learning_rate must be positive and finite, got 0.0"),
         ({"learning_rate": float("nan")}, r"learning_rate must be positive and finite, got nan"),
-        ({"jitter": -1}, r"jitter must be a number of pixels, at least 0, got -1"),
+        ({"jitter": 4}, r"jitter must be in \[0, 1\], a share of the image's side, got 4"),
         ({"rotation": 91}, r"rotation must be in \[0, 90\] degrees, got 91"),
         ({"scale": 1.0}, r"scale must be in \[0, 1\), got 1.0"),
         ({"image_shape": (8, 8)}, r"image_shape must be \(height, width, colours\), .* \(8, 8\)"),
