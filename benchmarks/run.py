@@ -28,6 +28,9 @@ from lgnn_jax.cli import UsageError, load_config
 from lgnn_jax.config import Data
 
 
+_SAVES = 9
+
+
 @dataclass(frozen=True)
 class Arguments:
     """Time outside of the steps, and peak memory."""
@@ -63,7 +66,9 @@ def main(arguments: Arguments) -> None:
     ours = json.loads(_last_line([*sys.argv, "--inner"]))
     outside, whole = np.array(ours["outside"]), np.array(ours["whole"])
     row = [arguments.config, f"{100 * outside.sum() / whole.sum():.2f} %"]
-    row += [f"{1e3 * np.median(outside):.2f} ms", f"{ours['peak_bytes'] / 1e9:.2f} GB"]
+    epoch = ours["steps_per_epoch"] * np.median(whole)
+    row += [f"{1e3 * np.median(outside):.2f} ms", f"{100 * np.median(ours['saves']) / epoch:.2f} %"]
+    row += [f"{ours['peak_bytes'] / 1e9:.2f} GB"]
     results = {"ours": ours}
     if arguments.pytorch:
         peak = results["pytorch_peak_bytes"] = _pytorch_peak_bytes(arguments)
@@ -71,7 +76,7 @@ def main(arguments: Arguments) -> None:
     report(
         f"Training on {arguments.data}, {arguments.steps} steps",
         header,
-        ["config", "outside of the steps", "of each, median", "peak memory"]
+        ["config", "outside of the steps", "of each, median", "checkpoint / epoch", "peak memory"]
         + ["ours / PyTorch's"] * arguments.pytorch,
         [row],
         results,
@@ -116,6 +121,7 @@ def _train(arguments):
     import jax
 
     from lgnn_jax import loop
+    from lgnn_jax.checkpoint import Checkpoints
     from lgnn_jax.log import Log
     from lgnn_jax.session import Session
 
@@ -123,6 +129,7 @@ def _train(arguments):
         load_config(arguments.config), data=Data(arguments.data), variant="constant"
     )
     session = Session(config, data.load(arguments.data, arguments.data_dir), jax.devices()[:1])
+    steps_per_epoch = session.plan.steps_per_epoch
     session.plan = session.plan._replace(steps_per_epoch=arguments.steps)
     session.compile()
     times = []
@@ -151,10 +158,19 @@ def _train(arguments):
         recorder = loop._Recorder(session, log)
         state, _ = loop._epoch(session, state, 0, recorder, lambda: None)
     session.evaluate(state)
+    saves = []
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(Path(folder))
+        for step in range(_SAVES):
+            started = time.perf_counter()
+            checkpoints.save(step, state)
+            saves.append(time.perf_counter() - started)
     starts, ends = np.array(times).T
     return {
         "outside": (starts[1:] - ends[:-1]).tolist(),
         "whole": np.diff(starts).tolist(),
+        "saves": saves,
+        "steps_per_epoch": steps_per_epoch,
         "peak_bytes": peak_bytes(),
     }
 
