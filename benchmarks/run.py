@@ -1,4 +1,4 @@
-"""A training run as a process: time outside of its steps, and peak memory against PyTorch's.
+"""A training run as a process: time outside of its steps, of checkpoints, and peak memory.
 
     python benchmarks/run.py [--config vgg11_cifar100] [--data cifar10] [--output run.json]
 
@@ -25,8 +25,6 @@ from timing import environment, report
 
 from lgnn_jax import data
 from lgnn_jax.cli import UsageError, load_config
-from lgnn_jax.config import Data
-
 
 _SAVES = 9
 
@@ -125,10 +123,11 @@ def _train(arguments):
     from lgnn_jax.log import Log
     from lgnn_jax.session import Session
 
-    config = dataclasses.replace(
-        load_config(arguments.config), data=Data(arguments.data), variant="constant"
-    )
-    session = Session(config, data.load(arguments.data, arguments.data_dir), jax.devices()[:1])
+    config = load_config(arguments.config)
+    images = dataclasses.replace(config.data, name=arguments.data)
+    config = dataclasses.replace(config, data=images, variant="constant")
+    dataset = data.load(arguments.data, arguments.data_dir, train_images=images.train_images)
+    session = Session(config, dataset, jax.devices()[:1])
     steps_per_epoch = session.plan.steps_per_epoch
     session.plan = session.plan._replace(steps_per_epoch=arguments.steps)
     session.compile()
