@@ -1,4 +1,4 @@
-"""A training run as a process: time outside of its steps, and peak memory against PyTorch's.
+"""A training run as a process: time outside of its steps, of checkpoints, and peak memory.
 
     python benchmarks/run.py [--config vgg11_cifar100] [--data cifar10] [--output run.json]
 
@@ -25,7 +25,8 @@ from timing import environment, report
 
 from lgnn_jax import data
 from lgnn_jax.cli import UsageError, load_config
-from lgnn_jax.config import Data
+
+_SAVES = 9
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,9 @@ def main(arguments: Arguments) -> None:
     ours = json.loads(_last_line([*sys.argv, "--inner"]))
     outside, whole = np.array(ours["outside"]), np.array(ours["whole"])
     row = [arguments.config, f"{100 * outside.sum() / whole.sum():.2f} %"]
-    row += [f"{1e3 * np.median(outside):.2f} ms", f"{ours['peak_bytes'] / 1e9:.2f} GB"]
+    epoch = ours["steps_per_epoch"] * np.median(whole)
+    row += [f"{1e3 * np.median(outside):.2f} ms", f"{100 * np.median(ours['saves']) / epoch:.2f} %"]
+    row += [f"{ours['peak_bytes'] / 1e9:.2f} GB"]
     results = {"ours": ours}
     if arguments.pytorch:
         peak = results["pytorch_peak_bytes"] = _pytorch_peak_bytes(arguments)
@@ -71,7 +74,7 @@ def main(arguments: Arguments) -> None:
     report(
         f"Training on {arguments.data}, {arguments.steps} steps",
         header,
-        ["config", "outside of the steps", "of each, median", "peak memory"]
+        ["config", "outside of the steps", "of each, median", "checkpoint / epoch", "peak memory"]
         + ["ours / PyTorch's"] * arguments.pytorch,
         [row],
         results,
@@ -115,14 +118,17 @@ def _train(arguments):
     """Trains and returns seconds by step, and the peak memory of this process."""
     import jax
 
-    from lgnn_jax import run
+    from lgnn_jax import loop
+    from lgnn_jax.checkpoint import Checkpoints
     from lgnn_jax.log import Log
     from lgnn_jax.session import Session
 
-    config = dataclasses.replace(
-        load_config(arguments.config), data=Data(arguments.data), variant="constant"
-    )
-    session = Session(config, data.load(arguments.data, arguments.data_dir), jax.devices()[:1])
+    config = load_config(arguments.config)
+    images = dataclasses.replace(config.data, name=arguments.data)
+    config = dataclasses.replace(config, data=images, variant="constant")
+    dataset = data.load(arguments.data, arguments.data_dir, train_images=images.train_images)
+    session = Session(config, dataset, jax.devices()[:1])
+    steps_per_epoch = session.plan.steps_per_epoch
     session.plan = session.plan._replace(steps_per_epoch=arguments.steps)
     session.compile()
     times = []
@@ -148,12 +154,22 @@ def _train(arguments):
             values = {"loss": float(metrics.loss), "accuracy": float(metrics.accuracy)}
             log.record(step=step, epoch=epoch, split=split, images_per_second=rate, **values)
 
-        state = run._train_epoch(session, state, 0, log, record, lambda: None)
+        recorder = loop._Recorder(session, log)
+        state, _ = loop._epoch(session, state, 0, recorder, lambda: None)
     session.evaluate(state)
+    saves = []
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(Path(folder))
+        for step in range(_SAVES):
+            started = time.perf_counter()
+            checkpoints.save(step, state)
+            saves.append(time.perf_counter() - started)
     starts, ends = np.array(times).T
     return {
         "outside": (starts[1:] - ends[:-1]).tolist(),
         "whole": np.diff(starts).tolist(),
+        "saves": saves,
+        "steps_per_epoch": steps_per_epoch,
         "peak_bytes": peak_bytes(),
     }
 

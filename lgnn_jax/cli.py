@@ -115,6 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     # Slow to import, and their errors are not needed before.
     from lgnn_jax.data import DataError
     from lgnn_jax.session import RunError
+    from lgnn_jax.signals import Stopped
 
     warnings.formatwarning = lambda message, *_, **__: f"lgnn: {message}\n"
     argv = sys.argv[1:] if argv is None else argv
@@ -132,6 +133,10 @@ def main(argv: list[str] | None = None) -> None:
     except (UsageError, DataError, RunError) as error:
         print(f"lgnn: {error}", file=sys.stderr)
         sys.exit(1)
+    except Stopped as stopped:
+        how = "the same command" if argv[:1] == ["sweep"] else "--resume"
+        print(f"lgnn: stopped by {stopped}; {how} goes on from the last step", file=sys.stderr)
+        sys.exit(128 + stopped.number)
     except KeyboardInterrupt:
         how = "the same command" if argv[:1] == ["sweep"] else "--resume"
         print(f"lgnn: interrupted; {how} goes on from the newest checkpoint", file=sys.stderr)

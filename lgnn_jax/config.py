@@ -35,7 +35,7 @@ class Model:
 
     def __post_init__(self):
         """Checks the ranges that types do not express; here and in the classes below."""
-        _positive("model.width", self.width)
+        _require(0 < self.width <= 64, "model.width", "positive and at most 64", self.width)
         _require(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
 
 
@@ -84,8 +84,9 @@ class Optimizer:
         _positive("optimizer.learning_rate", self.learning_rate)
         _positive("optimizer.decay_factor", self.decay_factor)
         epochs = list(self.decay_epochs)
-        increasing = epochs == sorted(set(epochs)) and all(epoch >= 1 for epoch in epochs)
-        _require(increasing, "optimizer.decay_epochs", "increasing and at least 1", epochs)
+        increasing = epochs == sorted(set(epochs)) and all(1 <= e <= 10**6 for e in epochs)
+        right = "increasing, at least 1 and at most 1,000,000"
+        _require(increasing, "optimizer.decay_epochs", right, epochs)
         _require(0 <= self.momentum < 1, "optimizer.momentum", "in [0, 1)", self.momentum)
         finite = 0 <= self.weight_decay < math.inf
         _require(finite, "optimizer.weight_decay", "finite, at least 0", self.weight_decay)
@@ -140,6 +141,8 @@ class Config:
     """Epochs from one checkpoint to the next; the last epoch always has one."""
     log_every: int = 50
     """Steps from one line of metrics.jsonl to the next."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What to do where a loss or gradient is not finite: end the run, or leave the step out."""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -242,4 +245,5 @@ def _positive(name: str, value: float) -> None:
 
 
 def _at_least_one(name: str, value: int) -> None:
-    _require(value >= 1, name, "at least 1", value)
+    # Steps are counted in 32 bits.
+    _require(1 <= value <= 10**6, name, "at least 1 and at most 1,000,000", value)

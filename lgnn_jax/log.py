@@ -100,15 +100,21 @@ class Log:
             self._file.write(json.dumps(values, allow_nan=False) + "\n")
             self._file.flush()
         if values["split"] == "test":
-            self._say_epoch(self.records[-2], values)
+            trained = [r for r in self.records if r["split"] == "train"]
+            self._say_epoch(trained[-1] if trained else None, values)
 
-    def _say_epoch(self, trained: dict[str, Any], tested: dict[str, Any]) -> None:
+    def _say_epoch(self, trained: dict[str, Any] | None, tested: dict[str, Any]) -> None:
         step, epochs = tested["step"], self._total_steps // self._steps_per_epoch
         left = (self._total_steps - step) * tested["seconds"] / step
         self.say(
             f"epoch {tested['epoch'] + 1:>{len(str(epochs))}}/{epochs}"
-            f"  loss {trained['loss']:.4f}  accuracy {trained['accuracy']:.2%}"
-            f"  test {tested['accuracy']:.2%}  {trained['images_per_second']:,.0f} images/s"
+            + (
+                f"  loss {trained['loss']:.4f}  accuracy {trained['accuracy']:.2%}"
+                if trained
+                else ""
+            )
+            + f"  test {tested['accuracy']:.2%}"
+            + (f"  {trained['images_per_second']:,.0f} images/s" if trained else "")
             + (f"  {duration(left)} left" if left else "")
         )
 

@@ -3,13 +3,13 @@
 import contextlib
 import json
 import math
+import os
 import platform
-import signal
-import threading
-import time
+import socket
 from pathlib import Path
 from typing import Any
 
+import filelock
 import flax
 import jax
 import numpy as np
@@ -17,27 +17,42 @@ import optax
 from jax.experimental import multihost_utils
 
 import lgnn_jax
-from lgnn_jax import checkpoint, data, optimizer
+from lgnn_jax import checkpoint, data, loop
 from lgnn_jax.config import Config, difference, from_json, to_json
 from lgnn_jax.log import Log, replace_text
 from lgnn_jax.session import Plan, RunError, Session
+from lgnn_jax.signals import held_back
 from lgnn_jax.train import TrainState
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
+_LOCK = ".lock"
+# What a resumed run may have otherwise than it was begun: nothing of it changes a step.
+_FREE = ("name", "checkpoint_every", "log_every", "on_nan")
 
 
 def check_run_dir(run_dir: Path, config: Config, *, resume: bool) -> None:
     """Checks that a run can begin, or go on, in a directory.
 
+    A run may go on with another name, other steps between checkpoints and log lines, and another
+    rule for steps that are not finite. It may be given more epochs, unless its sigma decreases:
+    equation 4 divides by their number, so that the steps before would have been others.
+
     Raises:
       RunError: if `resume` is not set and the directory holds a run or part of one; if `resume` is
-        set and it holds none, or one of another config.
+        set and it holds none, or one whose config differs in anything else.
     """
     if resume:
-        for name, old, new in difference(load_config(run_dir), config):
+        old_config = load_config(run_dir)
+        for name, old, new in difference(old_config, config):
+            longer = name == "epochs" and new > old and config.variant != "decreasing"
+            if name in _FREE or longer:
+                continue
+            hint = ""
+            if name == "epochs":
+                hint = " Epochs can be added, but not where sigma decreases with their number."
             raise RunError(
                 f"cannot resume {run_dir} with another {name}: it was begun with {old!r}, "
-                f"not {new!r}."
+                f"not {new!r}.{hint}"
             )
         return
     if run_dir.exists() and not run_dir.is_dir():
@@ -85,86 +100,74 @@ def run(
       The summary (as in summary.json), the plan and the final state.
 
     Raises:
-      RunError: see `check_run_dir` and `Session`; if the loss is not finite; if a checkpoint or
-        metrics.jsonl is damaged or cannot be written.
+      RunError: see `check_run_dir` and `Session`; if another process trains in `run_dir`; if a
+        loss or gradient is not finite; if a checkpoint or metrics.jsonl is damaged or cannot be
+        written.
+      Stopped: if SIGINT or SIGTERM came; there is a checkpoint of the last step.
     """
     check_run_dir(run_dir, config, resume=resume)
     session = Session(config, dataset)
     multihost_utils.sync_global_devices("run directory checked")  # before process 0 changes it
     is_main = jax.process_index() == 0
-    if is_main and not resume:
-        try:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            replace_text(run_dir / CONFIG, to_json(config))
-        except OSError as error:
-            raise RunError(f"cannot write to {run_dir}: {error.strerror}.") from error
     try:
-        with checkpoint.Checkpoints(run_dir) as checkpoints:
-            summary, state = _train(session, run_dir, checkpoints, log)
+        if not is_main:
+            summary, state = _train(session, run_dir, log)
+            return summary, session.plan, state
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with _locked(run_dir):
+            check_run_dir(run_dir, config, resume=resume)  # what another one did until now
+            replace_text(run_dir / CONFIG, to_json(config))
+            summary, state = _train(session, run_dir, log)
+            replace_text(run_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    except ValueError as error:  # of a damaged metrics.jsonl
+        raise RunError(str(error)) from error
+    except OSError as error:
+        where = error.filename or run_dir
+        raise RunError(f"cannot write to {where}: {error.strerror or error}.") from error
     except checkpoint.CheckpointError as error:
         raise RunError(str(error)) from error
-    if is_main:
-        replace_text(run_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
     return summary, session.plan, state
 
 
-def _train(session, run_dir, checkpoints, log):
+def _locked(run_dir: Path) -> filelock.BaseFileLock:
+    """Locks a run directory for as long as this process lives.
+
+    Raises:
+      RunError: if another process has it.
+    """
+    lock = filelock.FileLock(run_dir / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        owner = (run_dir / f"{_LOCK}.owner").read_text().strip() or "another process"
+        raise RunError(f"{run_dir} is in use: {owner} trains in it.") from None
+    except NotImplementedError:  # a file system without locks: better to train than not to
+        return contextlib.nullcontext()
+    (run_dir / f"{_LOCK}.owner").write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    return lock
+
+
+def _train(session, run_dir, log):
     """Trains from the newest checkpoint, if there is one; returns the summary and the state."""
     config, steps_per_epoch = session.config, session.plan.steps_per_epoch
-    state = session.initial_state
-    if checkpoint.latest_step(run_dir) is not None:
-        state = checkpoints.restore(state)
-    state = session.place(state)
+    checkpoints = checkpoint.Checkpoints(run_dir, say=log.say)
+    restored = checkpoints.restore(session.initial_state)
+    state = session.place(session.initial_state if restored is None else restored)
     first_step = int(state.step)
     compile_seconds = 0.0
     if first_step < config.epochs * steps_per_epoch:
         with log.console.status("compiling"):
             compile_seconds = session.compile()
         log.say(f"compiled in {compile_seconds:.1f} s")
-    try:
-        log.start(
-            run_dir / METRICS,
-            write=jax.process_index() == 0,
-            total_steps=config.epochs * steps_per_epoch,
-            steps_per_epoch=steps_per_epoch,
-            step=first_step,
-        )
-    except (OSError, ValueError) as error:
-        raise RunError(str(error)) from error
-    schedules = {
-        "learning_rate": optimizer.learning_rate(config, steps_per_epoch),
-        "sigma": optimizer.sigma(config, steps_per_epoch),
-    }
-
-    def record(step, epoch, split, metrics, images_per_second):
-        # Schedules are evaluated where they were applied: at the count before the update. They are
-        # float32: digits beyond the seventh are noise.
-        values = {name: float(f"{schedule(step - 1):.7g}") for name, schedule in schedules.items()}
-        if not np.isfinite(metrics.loss):
-            raise RunError(
-                f"the {split} loss is {metrics.loss} at step {step}, epoch {epoch + 1}, learning "
-                f"rate {values['learning_rate']}: training has diverged; try a lower rate."
-            )
-        log.record(
-            step=step,
-            epoch=epoch,
-            split=split,
-            loss=float(metrics.loss),
-            accuracy=float(metrics.accuracy),
-            **values,
-            images_per_second=images_per_second,
-        )
-
-    with _interrupts_between_steps() as check_interrupt:
-        for epoch in range(first_step // steps_per_epoch, config.epochs):
-            state = _train_epoch(session, state, epoch, log, record, check_interrupt)
-            step = int(state.step)
-            started = time.perf_counter()
-            tested = session.evaluate(state)
-            seconds = time.perf_counter() - started
-            record(step, epoch, "test", tested, len(session.dataset.test_images) / seconds)
-            if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
-                checkpoints.save(step, state)
+    log.start(
+        run_dir / METRICS,
+        write=jax.process_index() == 0,
+        total_steps=config.epochs * steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        step=first_step,
+    )
+    with held_back() as signalled:
+        state = loop.train(session, state, checkpoints, log, signalled)
     return _summary(session, state, run_dir, compile_seconds, log), state
 
 
@@ -182,6 +185,7 @@ def _summary(session, state, run_dir, compile_seconds, log):
         "seed": config.seed,
         "test_accuracy": tested[-1]["accuracy"],
         "best_test_accuracy": max(record["accuracy"] for record in tested),
+        "skipped_steps": int(state.skipped),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "init_sha256": session.init_sha256,
         "wall_seconds": round(compile_seconds + log.seconds(), 1),
@@ -203,62 +207,12 @@ def restore(config: Config, dataset: data.Dataset, run_dir: Path) -> tuple[Sessi
     Raises:
       RunError: if `run_dir` holds no checkpoint, or a damaged one.
     """
-    if checkpoint.latest_step(run_dir) is None:
+    checkpoints = checkpoint.Checkpoints(run_dir)
+    if not checkpoints.steps():
         raise RunError(f"{run_dir} holds no checkpoint.")
     devices = jax.devices()
     session = Session(config, dataset, devices[: math.gcd(config.batch_size, len(devices))])
     try:
-        with checkpoint.Checkpoints(run_dir) as checkpoints:
-            state = session.place(checkpoints.restore(session.initial_state))
+        return session, session.place(checkpoints.restore(session.initial_state))
     except checkpoint.CheckpointError as error:
         raise RunError(str(error)) from error
-    return session, state
-
-
-@contextlib.contextmanager
-def _interrupts_between_steps():
-    """Holds a Ctrl-C back until the yielded function is called; a second one is not held back.
-
-    An interrupt while orbax begins to write a checkpoint loses it, with a traceback at exit.
-    """
-    pending = []
-
-    def note(signum, frame):
-        if pending:
-            raise KeyboardInterrupt
-        pending.append(signum)
-
-    def check():
-        if pending:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # signals are not ours there
-        yield check
-        return
-    previous = signal.signal(signal.SIGINT, note)
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def _train_epoch(session, state, epoch, log, record, check_interrupt):
-    """Makes the steps of an epoch that are left; reads their metrics late, off the hot path."""
-    config, steps = session.config, session.plan.steps_per_epoch
-    done = int(state.step) % steps
-    pending = None
-    window_started, window_first = time.perf_counter(), done
-    for i, indices in enumerate(session.epoch_order(epoch)[done:], start=done):
-        state, metrics = session.train_step(state, indices)
-        check_interrupt()
-        if pending is not None:
-            log.progress(*jax.device_get(pending))
-        pending = (epoch * steps + i + 1, metrics)
-        if (i + 1) % config.log_every == 0 or i + 1 == steps:
-            jax.block_until_ready(metrics)
-            now = time.perf_counter()
-            rate = (i + 1 - window_first) * config.batch_size / (now - window_started)
-            window_started, window_first = now, i + 1
-            record(epoch * steps + i + 1, epoch, "train", jax.device_get(metrics), rate)
-    log.progress(*jax.device_get(pending))
-    return state

@@ -90,6 +90,7 @@ class Session:
       devices: those of all processes.
       initial_state: the state before the first step.
       init_sha256: digest of the initial parameters.
+      parameter_names: paths of the parameters, in their order.
     """
 
     def __init__(
@@ -129,6 +130,8 @@ class Session:
         train, test = (x.reshape(len(x), -1) for x in (dataset.train_images, dataset.test_images))
         self._train_arrays = replicate((train, dataset.train_labels), devices)
         self._test_arrays = replicate((test, dataset.test_labels), devices)
+        paths = jax.tree_util.tree_leaves_with_path(self.plan.shapes)
+        self.parameter_names = [som.path_name(path) for path, _ in paths]
         self._local = np.array([d.process_index == jax.process_index() for d in devices])
 
     def place(self, state: TrainState) -> TrainState:

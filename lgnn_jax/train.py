@@ -26,7 +26,8 @@ class TrainState:
       params: the network's parameters.
       batch_stats: running statistics of its batch normalisation.
       opt_state: the optimiser's state.
-      sums: float32 `(2,)`: loss and correct predictions, summed over the epoch so far.
+      sums: float32 `(3,)`: loss, correct predictions and images, summed over the epoch so far.
+      skipped: int32 `()`, updates that were left out, as a loss or gradient was not finite.
     """
 
     step: jax.Array
@@ -34,6 +35,7 @@ class TrainState:
     batch_stats: Any
     opt_state: Any
     sums: jax.Array
+    skipped: jax.Array
 
 
 class Metrics(NamedTuple):
@@ -41,6 +43,8 @@ class Metrics(NamedTuple):
 
     loss: jax.Array  # shape=(), dtype=float32, nats
     accuracy: jax.Array  # shape=(), dtype=float32, in [0, 1]
+    # shape=(), dtype=int32: which parameter's gradient was the first that is not finite, or -1
+    bad: jax.Array | int = -1
 
 
 def init_state(
@@ -62,7 +66,8 @@ def init_state(
             params=variables["params"],
             batch_stats=variables["batch_stats"],
             opt_state=tx.init(variables["params"]),
-            sums=jnp.zeros(2),
+            sums=jnp.zeros(3),
+            skipped=jnp.zeros((), jnp.int32),
         )
 
     return jax.jit(init)(jax.random.fold_in(jax.random.key(seed), 0))
@@ -82,11 +87,12 @@ def make_train_step(
     """Returns the pure training step `(state, images, labels, indices) -> (state, metrics)`.
 
     The step gathers its images, augments and standardises them, and updates the state by the
-    gradient of the mean cross entropy. `images` is uint8 `(count, height * width * channels)`: with
-    four axes a TPU would bring the whole data set to another layout in each step. All randomness
-    comes from the seed and `state.step` alone; for dropout also from the device. Under a mapped
-    axis `axis_name`, each device gets its share of a batch's `indices`, in the order of the axis,
-    and the update is that of the whole batch.
+    gradient of the mean cross entropy. Where that is not finite, parameters, batch statistics and
+    the optimiser's moments stay as they were; only the step is counted. `images` is uint8 `(count,
+    height * width * channels)`: with four axes a TPU would bring the whole data set to another
+    layout in each step. All randomness comes from the seed and `state.step` alone; for dropout also
+    from the device. Under a mapped axis `axis_name`, each device gets its share of a batch's
+    `indices`, in the order of the axis, and the update is that of the whole batch.
 
     Args:
       model: the network, built with the same `axis_name`.
@@ -118,27 +124,37 @@ def make_train_step(
                 rngs={"dropout": jax.random.fold_in(key_dropout, device)},
             )
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-            sums = jnp.stack([losses.sum(), (logits.argmax(-1) == y).sum().astype(jnp.float32)])
+            correct = (logits.argmax(-1) == y).sum().astype(jnp.float32)
+            sums = jnp.stack([losses.sum(), correct, jnp.float32(len(indices))])
             return losses.mean(), (sums, updated["batch_stats"])
 
         grads, (sums, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
-        images_a_step = len(indices)
         if axis_name is not None:
             grads = lax.pmean(grads, axis_name)
             sums = lax.psum(sums, axis_name)
-            images_a_step *= lax.axis_size(axis_name)
+        # A loss that is not finite has gradients that are not, either.
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)])
+        ok = finite.all()
+
+        def keep(new, old):
+            """The new state where the step counts; steps are counted in any case."""
+            count = jnp.issubdtype(new.dtype, jnp.integer)
+            return new if count else jnp.where(ok, new, old)
+
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        steps_before = state.step % steps_per_epoch
-        sums += jnp.where(steps_before == 0, 0.0, state.sums)
+        params = optax.apply_updates(state.params, updates)
+        before = jnp.where(state.step % steps_per_epoch == 0, 0.0, state.sums)
+        sums = before + jnp.where(ok, sums, 0.0)
         state = TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
+            params=jax.tree.map(keep, params, state.params),
+            batch_stats=jax.tree.map(keep, batch_stats, state.batch_stats),
+            opt_state=jax.tree.map(keep, opt_state, state.opt_state),
             sums=sums,
+            skipped=state.skipped + (1 - ok.astype(jnp.int32)),
         )
-        images_so_far = ((steps_before + 1) * images_a_step).astype(jnp.float32)
-        return state, Metrics(*(sums / images_so_far))
+        bad = jnp.where(ok, -1, jnp.argmin(finite).astype(jnp.int32))
+        return state, Metrics(*(sums[:2] / jnp.maximum(sums[2], 1.0)), bad)
 
     return train_step
 

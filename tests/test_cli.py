@@ -220,27 +220,26 @@ def test_two_processes_equal_one(folder):
     assert f"accuracy {two[-1]['accuracy']:.2%}" in output
 
 
-def test_ctrl_c_keeps_what_was_saved_and_resume_goes_on(folder):
-    """A signal while checkpoints are being written, one an epoch."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_answered_by_a_checkpoint_and_resume_goes_on(folder, number):
     argv = ("train", "--config", "tiny.py", "--epochs", "500", "--checkpoint-every", "1")
     process = _lgnn(*argv, devices=1)
     metrics = folder / "runs" / "tiny" / "metrics.jsonl"
     deadline = time.monotonic() + 200
     while process.poll() is None and time.monotonic() < deadline:
         if metrics.exists() and metrics.read_text().count("test") >= 3:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             break
         time.sleep(0.05)
     output = process.communicate(timeout=60)[0]
-    assert process.returncode == 130, output
-    assert output.splitlines()[-1].startswith("lgnn: interrupted; --resume goes on")
+    assert process.returncode == 128 + number, output
+    assert output.splitlines()[-1].startswith(f"lgnn: stopped by {number.name}; --resume goes on")
     assert "Traceback" not in output
     again = _lgnn("evaluate", "runs/tiny", devices=1)
     output = again.communicate(timeout=200)[0]
     assert again.returncode == 0, output
     step = int(re.search(r"step ([\d,]+): test accuracy", output)[1].replace(",", ""))
-    assert step >= 20
-    assert step % 10 == 0
+    assert step >= 30
 
 
 def test_help_fits_80_columns(folder, capsys):
