@@ -119,8 +119,6 @@ def run(
             replace_text(run_dir / CONFIG, to_json(config))
             summary, state = _train(session, run_dir, log)
             replace_text(run_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
-    except ValueError as error:  # of a damaged metrics.jsonl
-        raise RunError(str(error)) from error
     except OSError as error:
         where = error.filename or run_dir
         raise RunError(f"cannot write to {where}: {error.strerror or error}.") from error
@@ -159,13 +157,16 @@ def _train(session, run_dir, log):
         with log.console.status("compiling"):
             compile_seconds = session.compile()
         log.say(f"compiled in {compile_seconds:.1f} s")
-    log.start(
-        run_dir / METRICS,
-        write=jax.process_index() == 0,
-        total_steps=config.epochs * steps_per_epoch,
-        steps_per_epoch=steps_per_epoch,
-        step=first_step,
-    )
+    try:
+        log.start(
+            run_dir / METRICS,
+            write=jax.process_index() == 0,
+            total_steps=config.epochs * steps_per_epoch,
+            steps_per_epoch=steps_per_epoch,
+            step=first_step,
+        )
+    except ValueError as error:
+        raise RunError(str(error)) from error
     with held_back() as signalled:
         state = loop.train(session, state, checkpoints, log, signalled)
     return _summary(session, state, run_dir, compile_seconds, log), state
