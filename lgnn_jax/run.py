@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,22 +128,28 @@ def run(
     return summary, session.plan, state
 
 
-def _locked(run_dir: Path) -> filelock.BaseFileLock:
-    """Locks a run directory for as long as this process lives.
+@contextlib.contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Locks a run directory; the system unlocks it if this process dies.
 
     Raises:
       RunError: if another process has it.
     """
+    owner = run_dir / f"{_LOCK}.owner"
     lock = filelock.FileLock(run_dir / _LOCK, timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout:
-        owner = (run_dir / f"{_LOCK}.owner").read_text().strip() or "another process"
-        raise RunError(f"{run_dir} is in use: {owner} trains in it.") from None
-    except NotImplementedError:  # a file system without locks: better to train than not to
-        return contextlib.nullcontext()
-    (run_dir / f"{_LOCK}.owner").write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
-    return lock
+        who = owner.read_text().strip() if owner.exists() else "another process"
+        raise RunError(f"{run_dir} is in use: {who} trains in it.") from None
+    except NotImplementedError:
+        pass  # a file system without locks: better to train than not to
+    else:
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _train(session, run_dir, log):
