@@ -119,7 +119,8 @@ def low_pass(gradient: torch.Tensor, dims: tuple[int, int], window: torch.Tensor
     maps = gradient.reshape(len(gradient), -1).t().reshape(-1, 1, *dims)
     padded = F.pad(maps, [len(window) // 2] * 4, mode="replicate")
     maps = F.conv2d(padded, window[None, None])
-    return maps.reshape(-1, len(gradient)).t().reshape(gradient.shape).contiguous()
+    filtered = maps.reshape(-1, len(gradient)).t().reshape(gradient.shape)
+    return filtered.contiguous(memory_format=torch.channels_last)  # as the weights are
 
 
 def train(folder: str, steps: int, batch_size: int, network: dict, optimizer: dict) -> None:

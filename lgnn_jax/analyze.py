@@ -42,12 +42,14 @@ Progress = Callable[[str, int, int], None]
 class Request:
     """What to look at.
 
+    Maps are taken as planes, also where the filter's padding makes a torus of them.
+
     Attributes:
       layers: convolutions for Figures 2 and 3; the last one if empty. Numbers are of all layers.
       classes: sets of classes for Figure 3, see `lgnn_jax.class_sets.members`; some if empty.
       visualize: which neurons of `layers` to visualise: those in the figures, all, or none.
       steps: of each visualisation.
-      shuffles: shuffled maps for each number.
+      shuffles: shuffled maps for each number of a layer; regions take 999.
     """
 
     layers: tuple[str, ...] = ()
@@ -104,6 +106,12 @@ def analyze(
         sets = {text: class_sets.members(text, dataset.name, names) for text in texts}
     except ValueError as error:
         raise RunError(str(error)) from None
+    if sets and len(names) < 3:
+        raise RunError(f"{dataset.name} has {len(names)} classes: sets of them need three.")
+    try:
+        (out / FOLDER).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write to {out / FOLDER}: {error.strerror}.") from error
     document: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "test_images": len(dataset.test_images),
@@ -122,7 +130,7 @@ def analyze(
     for layer in chosen:
         look = _Look(trained, layer, maps[layer], measured, dataset, sets, request, progress)
         drawn |= look.draw(document)
-    drawn = {re.sub(r"[^\w.+-]+", "_", name): figure for name, figure in drawn.items()}
+    drawn = dict(zip(_file_names(drawn), drawn.values(), strict=True))
     try:
         for name, figure in drawn.items():
             figures.save(figure, out / FOLDER / name)
@@ -131,6 +139,15 @@ def analyze(
     except OSError as error:
         raise RunError(f"cannot write to {error.filename or out}: {error.strerror}.") from error
     return document
+
+
+def _file_names(names):
+    """Names that any file system takes, each once."""
+    found = []
+    for name in names:
+        short = re.sub(r"[^\w.+-]+", "_", name)[:80]
+        found.append(short if short not in found else f"{short}_{len(found)}")
+    return found
 
 
 def _common_maps(trained):
@@ -228,6 +245,8 @@ class _Look:
         self.measured = {t.name: measured[t.name][layer] for t in trained}
         self.dataset, self.sets, self.request = dataset, sets, request
         self.progress = progress
+        # Pictures of grey or coloured images; of others there is no way to show one.
+        self.pictured = request.visualize != "none" and dataset.info.image_shape[2] in (1, 3)
 
     def draw(self, document):
         """Returns figures by name, and adds what they show to the document."""
@@ -245,7 +264,7 @@ class _Look:
                 text: _shared(shared, self.dataset.class_names, self.sets[text])
                 for text, shared in classes[t.name][1].items()
             }
-            if self.request.visualize != "none":
+            if self.pictured:
                 pictures[t.name], entry["visualisations"] = self._visualize(
                     t, positions, classes[t.name][1].values()
                 )
@@ -268,16 +287,18 @@ class _Look:
                     regions=_shown(shared[text]),
                     pictures=pictures.get(t.name),
                 )
-            if self.request.visualize == "all":
+            if self.pictured and self.request.visualize == "all":
                 drawn[f"{layer}_visualisations{run}"] = figures.visualizations(
                     pictures[t.name], dims, layer, t.name
                 )
         return drawn
 
     def _classes(self, t):
-        means = class_means(
-            self.measured[t.name].means, self.dataset.test_labels, len(self.dataset.class_names)
-        )
+        count = len(self.dataset.class_names)
+        try:
+            means = class_means(self.measured[t.name].means, self.dataset.test_labels, count)
+        except ValueError as error:
+            raise RunError(str(error)) from None
         return means, {
             text: shared_regions(means, self.dims, labels) for text, labels in self.sets.items()
         }
@@ -312,8 +333,8 @@ class _Look:
 
 
 def _shown(shared):
-    """The regions that are worth a look: those that shuffled maps do not have as a rule."""
-    return [region for region in shared.regions if region.p < 0.5][:_REGIONS]
+    """The regions that shuffled maps have at most one time in twenty."""
+    return [region for region in shared.regions if region.p < 0.05][:_REGIONS]
 
 
 def _numbers(found):

@@ -39,8 +39,14 @@ _USUAL = {"cifar10": ("automobile+truck", "animals"), "cifar100": ("trees",)}
 
 
 def usual(data_name: str, class_names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the sets of classes to look at where none are named, as `members` takes them."""
-    return _USUAL.get(data_name, ("+".join(class_names[: min(3, len(class_names) - 1)]),))
+    """Returns the sets of classes to look at where none are named, as `members` takes them.
+
+    None for two classes or one, which share nothing that others do not.
+    """
+    if data_name in _USUAL:
+        return _USUAL[data_name]
+    names = [name for name in class_names if "+" not in name][: min(3, len(class_names) - 1)]
+    return ("+".join(names),) if names and len(class_names) > 2 else ()
 
 
 def members(text: str, data_name: str, class_names: Sequence[str]) -> tuple[int, ...]:
@@ -64,7 +70,7 @@ def members(text: str, data_name: str, class_names: Sequence[str]) -> tuple[int,
     named = NAMED.get(data_name, {})
     known = list(class_names)
     labels = []
-    for name in named.get(text, text.split("+")):
+    for name in [text] if text in known else named.get(text, text.split("+")):
         if name not in known:
             raise ValueError(
                 f"{data_name} has no class or set of classes {name!r}"

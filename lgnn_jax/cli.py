@@ -138,8 +138,9 @@ def main(argv: list[str] | None = None) -> None:
         print(f"lgnn: stopped by {stopped}; {how} goes on from the last step", file=sys.stderr)
         sys.exit(128 + stopped.number)
     except KeyboardInterrupt:
-        how = "the same command" if argv[:1] == ["sweep"] else "--resume"
-        print(f"lgnn: interrupted; {how} goes on from the newest checkpoint", file=sys.stderr)
+        how = {"train": "--resume", "sweep": "the same command"}.get((argv or [""])[0])
+        more = f"; {how} goes on from the newest checkpoint" if how else ""
+        print(f"lgnn: interrupted{more}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -6,6 +6,7 @@ and a map from blue over white to red, which differ in more than hue.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -60,7 +61,7 @@ def first_layer(
     axes = figure.subplots(1, len(filters), squeeze=False)[0]
     for ax, (run, pictures) in zip(axes, filters.items(), strict=True):
         _mosaic(ax, pictures, dims)
-        ax.set_title(run)
+        ax.set_title(_plain(run))
         found = magnitudes[run]
         ax.set_xlabel(
             f"column\nL2 norms {found.minimum:.3g} to {found.maximum:.3g}\n"
@@ -104,7 +105,7 @@ def correlations(
             image = _heat_map(ax, values, limit)
             ax.set_title(f"filter [{place[0]}, {place[1]}]", color=colour)
             _outline(ax, [place], colour, width=1.5)
-        axes[0].set_ylabel(f"{run}\nrow")
+        axes[0].set_ylabel(_plain(f"{run}\nrow"))
         if pictures:
             ax = axes[-1]
             ax.set_anchor("N")
@@ -153,7 +154,10 @@ def class_maps(
     heights = [width * m / n + 0.6]
     if shown:
         heights.append(tile * max(b[2] - b[0] for b in boxes) + 0.7)
-    title = f"outlined: regions that {shared_by} share" if boxes else f"{shared_by} share no region"
+    title = f"{shared_by} share no region beyond chance"
+    if boxes:
+        found = ", ".join(f"{region.p:.2g}" for region in regions)
+        title = f"outlined: regions that {shared_by} share (p = {found})"
     figure = _figure(
         max(width * len(names) + 1.0, 4.2),
         sum(heights) + 0.45,
@@ -164,7 +168,7 @@ def class_maps(
     limit = np.abs(means).max() or 1.0
     for ax, name, values in zip(axes, names, means, strict=True):
         image = _heat_map(ax, values.reshape(m, n), limit)
-        ax.set_title(name.replace("_", " "))
+        ax.set_title(_plain(name.replace("_", " ")))
         for region, colour in zip(regions, OUTLINES, strict=False):
             _outline(ax, _places(region, n), colour, width=1.5)
     axes[0].set_ylabel("row")
@@ -208,9 +212,9 @@ def distance_curves(curves: Mapping[str, DistanceCurve], layer: str, dims: SomDi
         4.6, 3.2, f"{layer}: correlation of weights by distance, {dims[0]}x{dims[1]} map"
     )
     ax = figure.subplots()
-    for (run, curve), colour in zip(curves.items(), OUTLINES, strict=False):
+    for (run, curve), colour in zip(curves.items(), cycle(OUTLINES), strict=False):
         curve = _frequent(curve, dims[0] * dims[1])
-        ax.plot(curve.distance, curve.value, "o-", ms=3, color=colour, label=run)
+        ax.plot(curve.distance, curve.value, "o-", ms=3, color=colour, label=_label_of(run))
         low, high = (curve.mean + k * curve.deviation for k in (-2, 2))
         ax.fill_between(curve.distance, low, high, color=colour, alpha=0.15, lw=0)
     ax.set_xlabel("distance on the map\n(bands: shuffled maps, two deviations)")
@@ -247,10 +251,18 @@ def order_by_layer(
         places, 4 * deviation, bottom=mean - 2 * deviation, width=0.7, color="0.85",
         label="shuffled maps, two deviations",
     )  # fmt: skip
-    markers = ("o", "s", "^", "D", "v", "P", "X")
-    for (name, by_layer), colour, marker in zip(values.items(), OUTLINES, markers, strict=False):
+    markers = ("o", "s", "^", "D", "v")
+    styles = zip(cycle(OUTLINES), cycle(markers), strict=False)
+    for (name, by_layer), (colour, marker) in zip(values.items(), styles, strict=False):
         known = [i for i, layer in enumerate(layers) if layer in by_layer]
-        ax.plot(known, [by_layer[layers[i]] for i in known], marker, ms=5, color=colour, label=name)
+        ax.plot(
+            known,
+            [by_layer[layers[i]] for i in known],
+            marker,
+            ms=5,
+            color=colour,
+            label=_label_of(name),
+        )
     ax.axhline(0, color="0.6", lw=0.6)
     ax.use_sticky_edges = False
     ax.set_xticks(places, layers, rotation=30 if max(map(len, layers)) < 10 else 90, ha="right")
@@ -261,8 +273,18 @@ def order_by_layer(
 
 def _figure(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(_plain(title))
     return figure
+
+
+def _plain(text: str) -> str:
+    """A text with no formulas in it."""
+    return text.replace("$", r"\$")
+
+
+def _label_of(name: str) -> str:
+    """A name as a label; matplotlib leaves those out of a legend that begin with an underscore."""
+    return _plain(f" {name}" if name.startswith("_") else name)
 
 
 def _colours(count: int) -> list[str]:

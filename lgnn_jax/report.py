@@ -73,8 +73,9 @@ def _notes(settings):
     notes = [
         "Runs of one seed begin with the same weights and see the same images in the same order. "
         '"gain" is the median over seeds of the difference to the baseline\'s run, in percentage '
-        'points; "95 %" is a bootstrap interval of that median (percentiles, '
-        f"{RESAMPLES:,} resamples). Correlations in the first table are means over the layers."
+        f'points; "bootstrap" the middle 95 % of that median over {RESAMPLES:,} resamples, which '
+        "is too narrow for a few seeds; t-tests are Student's, of the differences. Correlations in "
+        "the first table are means over the layers."
     ]
     if any(runs.paper for runs in settings):
         notes.append('"paper" is the paper\'s median of five runs; it was not measured here.')

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -70,12 +71,9 @@ def sweep_tables(console: Console, out: Path, commands: list[str]) -> None:
     from lgnn_jax import report, results
     from lgnn_jax.claims import claims
     from lgnn_jax.log import replace_text
+    from lgnn_jax.session import RunError
 
     settings = results.collect(out)
-    path = out / _COMMANDS
-    earlier = json.loads(path.read_text()) if path.exists() else []
-    commands = list(dict.fromkeys([*earlier, *commands]))
-    replace_text(path, json.dumps(commands, indent=1) + "\n")
     for grid in results.tables(settings):
         table = make_table(*((t, "right" if i else "left") for i, t in enumerate(grid.columns)))
         for row in grid.rows:
@@ -85,8 +83,17 @@ def sweep_tables(console: Console, out: Path, commands: list[str]) -> None:
     for claim in claims(settings):
         say(console, f"\n{claim.text}?")
         for finding in claim.findings:
-            console.print(f"  {finding}", highlight=False)
-    report.write(out, settings, commands)
+            console.print(f"  {finding}", highlight=False, markup=False)
+    path = out / _COMMANDS
+    try:
+        earlier = json.loads(path.read_text()) if path.exists() else []
+        commands = list(dict.fromkeys([*map(str, earlier), *commands]))
+        replace_text(path, json.dumps(commands, indent=1) + "\n")
+        report.write(out, settings, commands)
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path} is damaged: {error}; remove it.") from None
+    except OSError as error:
+        raise RunError(f"cannot write to {error.filename or out}: {error.strerror}.") from error
     say(console, f"\nwritten to {out}/results.md, .csv and .json")
 
 
@@ -113,7 +120,7 @@ class Stages:
         if stage != self._stage and not self._console.is_terminal:
             say(self._console, stage)
         self._stage = stage
-        self._bar.update(self._task, description=stage, completed=done, total=total)
+        self._bar.update(self._task, description=escape(stage), completed=done, total=total)
 
 
 def analysis(console: Console, document: dict[str, Any]) -> None:
@@ -159,7 +166,7 @@ def analysis(console: Console, document: dict[str, Any]) -> None:
 
 def say(console: Console, text: str) -> None:
     """Prints a line as it is, however long."""
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def _dimensions(dims: Any) -> str:

@@ -1,5 +1,6 @@
 """Trained runs, brought back from their newest checkpoints to be looked at."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,8 +88,11 @@ def load(run_dirs: Sequence[Path], dataset: data.Dataset) -> list[Trained]:
     Runs are named by their variant, or by their place where two have the same.
 
     Raises:
-      RunError: for a folder that holds no run or no checkpoint, and for runs of different networks.
+      RunError: for a folder that holds no run or no checkpoint, or is named twice; for runs of
+        different networks; and for initial weights that this version does not make again.
     """
+    if len({run_dir.resolve() for run_dir in run_dirs}) < len(run_dirs):
+        raise RunError("a run is named twice.")
     found = []
     mean, deviation = data.statistics(dataset.train_images)
     for run_dir in run_dirs:
@@ -102,6 +106,7 @@ def load(run_dirs: Sequence[Path], dataset: data.Dataset) -> list[Trained]:
                     f"and {ours} in the other."
                 )
         session, state = run.restore(config, dataset, run_dir)
+        _check_initial(run_dir, session.init_sha256)
         params, batch_stats = jax.device_get((state.params, state.batch_stats))
         found.append(
             Trained(
@@ -118,3 +123,19 @@ def load(run_dirs: Sequence[Path], dataset: data.Dataset) -> list[Trained]:
     if len({trained.name for trained in found}) < len(found):
         found = [t._replace(name=str(d)) for t, d in zip(found, run_dirs, strict=True)]
     return found
+
+
+def _check_initial(run_dir: Path, sha256: str) -> None:
+    """Raises RunError unless the seed gives the weights that a run began with, here too."""
+    summary = run_dir / run.SUMMARY
+    if not summary.exists():
+        return  # a run that is not at its end
+    try:
+        expected = json.loads(summary.read_text())["init_sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{summary} is damaged: {error}.") from None
+    if expected != sha256:
+        raise RunError(
+            f"{run_dir} began with other weights than its seed gives here: analyse it with the "
+            "versions that are in its summary.json."
+        )

@@ -85,6 +85,15 @@ def test_sets_that_are_none(members):
         shared_regions(_means([0]), (8, 6), members)
 
 
+def test_too_few_classes_or_shuffles_and_means_that_are_not_finite():
+    with pytest.raises(ValueError, match=r"classes must be at least 3 .* got 2 and 999"):
+        shared_regions(np.zeros((2, 4)), (2, 2), [0])
+    with pytest.raises(ValueError, match="got 6 and 0"):
+        shared_regions(_means([0]), (8, 6), [0], shuffles=0)
+    with pytest.raises(ValueError, match="means must be finite"):
+        shared_regions(np.full((3, 4), np.nan), (2, 2), [0])
+
+
 def test_a_map_that_does_not_fit():
     with pytest.raises(ValueError, match=r"map \(7, 6\) does not fit 48 neurons"):
         shared_regions(_means([0]), (7, 6), [0])

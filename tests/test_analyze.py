@@ -1,14 +1,19 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from lgnn_jax import analyze, class_sets, cli, trained
-from lgnn_jax.analysis.topography import neighbour_correlation
+from lgnn_jax import analyze, class_sets, cli, figures, trained
+from lgnn_jax.analysis.activations import class_means, shared_regions
+from lgnn_jax.analysis.arrange import arrange
+from lgnn_jax.analysis.feature_vis import visualize
+from lgnn_jax.analysis.filters import filter_correlations, filter_features, normalized_filters
+from lgnn_jax.analysis.topography import neighbour_correlation, topography
 from lgnn_jax.log import Log
 from lgnn_jax.run import run
 from lgnn_jax.session import RunError
@@ -67,10 +72,104 @@ def test_from_runs_to_figures_and_numbers(runs, tiny_dataset, tmp_path):
             assert numbers["weights"]["neighbours"]["value"] == figure.value
             assert numbers["sorted_after_training"]["neighbours"]["value"] >= figure.value
             assert numbers["weights"]["dead"] == []
-        assert 0 <= layers["conv5_2"]["visualisations"]["exceed_best_of_images"] <= 1
     untrained = [document["runs"][t.name]["layers"]["conv5_2"]["untrained_weights"] for t in found]
     assert untrained[0] == untrained[1]  # runs of one seed
     assert "baseline: visualisations" in stages
+
+
+def test_numbers_are_those_of_the_layers_own_arrays(runs, tiny_dataset, tmp_path):
+    """Against direct calls, each of which has tests of its own."""
+    found = trained.load(runs, tiny_dataset)
+    document, _ = _analyze(found, tiny_dataset, tmp_path, classes=("a+c",))
+    for t in found:
+        layers = document["runs"][t.name]["layers"]
+        for layer, entry in layers.items():
+            features = filter_features(t.variables["params"][layer]["kernel"])
+            order = arrange(filter_correlations(features, neuron_axis=0), entry["map"])
+            means = t.activations(tiny_dataset.test_images, [layer])[layer]
+            for name, expected in (
+                ("weights", features),
+                ("untrained_weights", filter_features(t.initial[layer]["kernel"])),
+                ("activations", means.T),
+                ("sorted_after_training", features[order]),
+            ):
+                numbers = topography(expected, entry["map"], shuffles=20)
+                for figure in ("neighbours", "morans_i", "smoothness", "trustworthiness"):
+                    value = getattr(numbers, figure)
+                    wanted = [value.value, value.z, value.p]
+                    actual = [entry[name][figure][field] for field in ("value", "z", "p")]
+                    assert actual == pytest.approx(wanted, rel=1e-5, abs=1e-6), (layer, name)
+                assert entry[name]["dead"] == numbers.dead.tolist()
+        last = layers["conv5_2"]
+        by_class = class_means(means, tiny_dataset.test_labels, 5)
+        shared = shared_regions(by_class, (8, 4), [0, 2])
+        assert [region["neurons"] for region in last["classes"]["a+c"]["regions"]] == [
+            region.neurons.tolist() for region in shared.regions
+        ]
+        made = last["visualisations"]
+        again = visualize(
+            lambda images, t=t: t.apply(images)["conv5_2"],
+            made["neurons"],
+            image_shape=(32, 32, 3),
+            steps=2,
+        )
+        np.testing.assert_allclose(made["activations"], again.activations, rtol=1e-4, atol=1e-5)
+        exceeding = again.activations > means[:, made["neurons"]].max(axis=0)
+        assert made["exceed_best_of_images"] == pytest.approx(exceeding.mean(), abs=0.04)
+
+
+def test_figures_show_the_runs_own_arrays(runs, tiny_dataset, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.update({path.name: figure}))
+    found = trained.load(runs[::-1], tiny_dataset)  # the baseline second
+    document, _ = _analyze(found, tiny_dataset, tmp_path, classes=("b",))
+
+    layers = {t.name: document["runs"][t.name]["layers"] for t in found}
+    lines = {line.get_label(): line.get_ydata() for line in drawn["order"].axes[0].lines}
+    for label, which, name in (
+        ("constant", "constant", "weights"),
+        ("baseline", "baseline", "weights"),
+        ("baseline, sorted after training", "baseline", "sorted_after_training"),
+        ("untrained", "baseline", "untrained_weights"),
+    ):
+        wanted = [entry[name]["neighbours"]["value"] for entry in layers[which].values()]
+        np.testing.assert_array_equal(lines[label], wanted)
+
+    for t, ax in zip(found, drawn["first_layer"].axes, strict=True):
+        pixels = ax.get_images()[0].get_array()  # tiles of 24 pixels with one around
+        kernel = t.variables["params"]["conv1_1"]["kernel"]
+        for j, picture in enumerate(normalized_filters(kernel)):
+            row, column = divmod(j, 2)
+            tile = pixels[26 * row + 1 : 26 * row + 25, 26 * column + 1 : 26 * column + 25]
+            np.testing.assert_allclose(tile[4::8, 4::8], picture, rtol=1e-6)
+
+    for t, row in zip(found, (0, 1), strict=True):
+        made = layers[t.name]["conv5_2"]["visualisations"]
+        images = visualize(
+            lambda images, t=t: t.apply(images)["conv5_2"],
+            made["neurons"],
+            image_shape=(32, 32, 3),
+            steps=2,
+        ).images
+        axes = [ax for ax in drawn["conv5_2_correlations"].axes if ax.get_images()]
+        per_row = len(axes) // 2
+        mosaic = axes[per_row * row + per_row - 1].get_images()[0]
+        place = made["neurons"].index(0)  # the first neuron is at the top left
+        np.testing.assert_allclose(mosaic.get_array()[1:33, 1:33], images[place], atol=1e-4)
+        assert mosaic.get_extent()[0] == -0.5
+        assert mosaic.get_extent()[3] == -0.5
+        means = t.activations(tiny_dataset.test_images, ["conv5_2"])["conv5_2"]
+        by_class = class_means(means, tiny_dataset.test_labels, 5)
+        heat_map = drawn[f"conv5_2_classes_b_{t.name}"].axes[0].get_images()[0].get_array()
+        np.testing.assert_allclose(heat_map, by_class[1].reshape(8, 4), atol=1e-6)
+
+    curve = topography(
+        filter_features(found[0].variables["params"]["conv5_2"]["kernel"]), (8, 4), shuffles=20
+    ).by_distance
+    band = drawn["conv5_2_distance"].axes[0].collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx(
+        (curve.mean + 2 * curve.deviation)[curve.pairs >= 32].max()
+    )
 
 
 def test_activations_are_those_of_the_network_before_the_relu(runs, tiny_dataset):
@@ -141,6 +240,30 @@ def test_activations_that_are_not_finite(runs, tiny_dataset, tmp_path):
         ({"classes": ("a+b+c+d+e",)}, "has all 5 classes"),
     ],
 )
+def test_a_run_named_twice(runs, tiny_dataset):
+    with pytest.raises(RunError, match="a run is named twice"):
+        trained.load([runs[0], runs[0]], tiny_dataset)
+
+
+def test_initial_weights_that_are_not_those_of_the_run(runs, tiny_dataset, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(runs[0], folder)
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"init_sha256": "0" * 64}))
+    with pytest.raises(RunError, match="began with other weights than its seed gives here"):
+        trained.load([folder], tiny_dataset)
+
+
+def test_names_of_files():
+    """Each once, short, and without what a file system may not take."""
+    names = ["a/b", "a_b", "x" * 300, "x" * 301, "c++"]
+    found = analyze._file_names(names)
+    assert found[0] == "a_b"
+    assert len(set(found)) == 5
+    assert max(map(len, found)) < 90
+    assert found[-1] == "c++"
+
+
 def test_what_does_not_exist(runs, tiny_dataset, tmp_path, request_, message):
     with pytest.raises(RunError, match=message):
         _analyze(trained.load(runs[:1], tiny_dataset), tiny_dataset, tmp_path, **request_)
@@ -248,4 +371,7 @@ def test_superclasses_are_those_of_cifar_100():
 def test_usual_sets():
     assert class_sets.usual("cifar100", ["x"] * 100) == ("trees",)
     assert class_sets.usual("other", ["a", "b", "c", "d"]) == ("a+b+c",)
-    assert class_sets.usual("other", ["a", "b"]) == ("a",)
+    assert class_sets.usual("other", ["a", "b", "c"]) == ("a+b",)
+    assert class_sets.usual("other", ["a", "b"]) == ()
+    assert class_sets.usual("other", ["c++", "d", "e"]) == ("d+e",)
+    assert class_sets.members("c++", "other", ["c++", "d", "e"]) == (0,)

@@ -71,3 +71,14 @@ def test_bad_input():
         arrange(np.eye(5), (3, 2))
     with pytest.raises(ValueError, match="correlations must be finite"):
         arrange(np.full((6, 6), np.nan), (3, 2))
+    with pytest.raises(ValueError, match=r"map \(-3, -2\) does not fit"):
+        arrange(np.eye(6), (-3, -2))
+    with pytest.raises(ValueError, match="correlations must be symmetric"):
+        arrange(np.random.default_rng(0).normal(size=(6, 6)), (3, 2))
+
+
+def test_large_numbers_with_ties_come_to_an_end():
+    kinds = np.arange(24) % 3
+    ties = 1e12 * (kinds[:, None] == kinds)
+    # Eight neurons of a kind on two of six rows have ten pairs of neighbours, were they apart.
+    assert _order(ties, arrange(ties, (6, 4)), (6, 4)) >= 0.8 * 30e12

@@ -28,20 +28,24 @@ def _said(settings):
 
 
 def test_accuracy_by_seed():
-    """Differences of 1, 2 and 3 points; of -1, 0 and 2; all seeds below."""
+    """Differences of 1, 1.1 and 1.2 points; of -1, 0 and 2; of -2, -2.1 and -2.2.
+
+    With two degrees of freedom, p = 1 - t / sqrt(t^2 + 2): t is 1.1 / (0.1 / sqrt 3) = 19.05, then
+    0.3780, then 36.37.
+    """
     baseline = _runs("baseline", [70, 71, 72])
     said = _said([
         baseline,
-        _runs("constant", [71, 73, 75]),
+        _runs("constant", [71, 72.1, 73.2]),
         _runs("decreasing", [69, 71, 74]),
-        _runs("constant-all", [68, 69, 71]),
+        _runs("constant-all", [68, 68.9, 69.8]),
     ])["Accuracy is not hurt"]  # fmt: skip
-    ends = ["+1.00 to +3.00): more accurate.", "-1.00 to +2.00): no difference is shown."]
-    ends.append("-2.00 to -1.00): less accurate.")
-    starts = ["constant: +2.00", "decreasing: +0.00", "constant-all: -2.00"]
-    for finding, start, end in zip(said, starts, ends, strict=True):
-        assert finding.startswith(f"{start} points to the baseline (median of 3 seeds, 95 % ")
-        assert finding.endswith(end)
+    of = "points to the baseline (median of 3 seeds, t-test: p ="
+    assert said == [
+        f"constant: +1.10 {of} 0.0027): more accurate.",
+        f"decreasing: +0.00 {of} 0.74): no difference is shown.",
+        f"constant-all: -2.10 {of} 0.00076): less accurate.",
+    ]
 
 
 def test_settings_are_compared_with_their_own_kind():
@@ -69,31 +73,46 @@ def test_settings_are_compared_with_their_own_kind():
 
 
 def test_a_loss_of_more_than_two_points():
-    """Differences of -1.5 and -3: the interval reaches from one to the other; of -2.5 and -3."""
+    """Of 2.1, 2.2, 2.3, t is 0.2 sqrt 3 / 0.1 = 3.46 beyond 2, p = 0.074; of 3 to 3.2, 19."""
     wide = Som(kernel_size=5, sigma=1.0)
     for accuracies, verdict in (
-        ([68.5, 70.0], "-3.00 to -1.50): less accurate."),
-        ([67.5, 70.0], "-3.00 to -2.50): less accurate, by more than 2 points."),
-        ([70.5, 73.5], "+0.50 to +0.50): more accurate."),
+        ([67.9, 70.8, 73.7], "less accurate."),
+        ([67.0, 69.9, 72.8], "less accurate, by more than 2 points."),
+        ([70.5, 73.6, 76.7], "more accurate."),
     ):
-        settings = [_runs("constant", [70, 73]), _runs("constant-5x5", accuracies, som=wide)]
+        settings = [_runs("constant", [70, 73, 76]), _runs("constant-5x5", accuracies, som=wide)]
         (finding,) = _said(settings)["A 5x5 window costs more than two points"]
-        assert finding.endswith(verdict)
+        assert finding.endswith(f": {verdict}")
 
 
-def test_spread_of_magnitudes_by_the_sign_test():
-    """All of six seeds: p = 2 / 2**6 = 0.031; five of six: 2 * 7 / 2**6 = 0.22."""
-    six = [70.0] * 6
+def test_a_window_is_compared_with_the_same_sigma_or_the_papers():
     said = _said([
-        _runs("baseline", six, [0.5] * 6),
-        _runs("constant", six, [0.4] * 6),
-        _runs("decreasing", six, [0.4] * 5 + [0.6]),
-        _runs("constant-all", six, [0.6] * 6),
+        _runs("constant", [70, 73]),
+        _runs("constant-3x3-sigma2", [60, 61], som=Som(sigma=2.0)),
+        _runs("constant-5x5-sigma2", [59, 60], som=Som(kernel_size=5, sigma=2.0)),
+        _runs("constant-5x5-sigma1", [68, 71], som=Som(kernel_size=5, sigma=1.0)),
+    ])["A 5x5 window costs more than two points"]  # fmt: skip
+    assert [finding.partition(" (")[0] for finding in said] == [
+        "constant-5x5-sigma2: -1.00 points to constant-3x3-sigma2",
+        "constant-5x5-sigma1: -2.00 points to constant",
+    ]
+
+
+def test_spread_of_magnitudes():
+    """Differences of -0.1, -0.11, -0.12, as of accuracy by hand; of both signs; and of nothing."""
+    three = [70.0] * 3
+    said = _said([
+        _runs("baseline", three, [0.5, 0.6, 0.7]),
+        _runs("constant", three, [0.4, 0.49, 0.58]),
+        _runs("decreasing", three, [0.4, 0.6, 0.9]),
+        _runs("constant-all", three, [0.5, 0.6, 0.7]),
     ])["Magnitudes of the first layer spread less"]  # fmt: skip
-    assert "0.400, the baseline's 0.500; smaller in 6 of 6" in said[0]
-    assert said[0].endswith("p = 0.031): the spread is smaller.")
-    assert "smaller in 5 of 6 seeds (sign test, p = 0.22): no difference is shown." in said[1]
-    assert "smaller in 0 of 6 seeds (sign test, p = 0.031): the spread is larger." in said[2]
+    assert said[0] == (
+        "constant: deviation of log 0.490, the baseline's 0.600; smaller in 3 of 3 seeds "
+        "(t-test: p = 0.0027): the spread is smaller."
+    )
+    assert said[1].endswith("smaller in 1 of 3 seeds (t-test: p = 0.74): no difference is shown.")
+    assert said[2].endswith("smaller in 0 of 3 seeds (t-test: p = 1): no difference is shown.")
 
 
 @pytest.mark.parametrize(

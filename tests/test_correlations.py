@@ -51,6 +51,11 @@ def test_a_constant_filter_is_like_none():
     found = correlation_maps(kernel, (6, 4), [(1, 1), (0, 0)])
     assert np.isfinite(found.maps).all()
     assert not found.maps[0].any()
+    assert (1, 1) not in found.neighbours[1]
+    dead = correlation_maps(np.zeros((9, 24)), (6, 4), [(1, 1)])
+    assert dead.neighbours == ((),)
+    opposite = np.stack([np.arange(9.0), -np.arange(9.0)], axis=1)
+    assert correlation_maps(opposite, (2, 1), [(0, 0)]).neighbours == ((),)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,8 @@ def shared_regions(
       seed: of the shuffles.
 
     Raises:
-      ValueError: if `dims` or `members` do not fit.
+      ValueError: if `dims` or `members` do not fit, there are less than three classes, `shuffles`
+        is less than 1, or a mean is not finite.
 
     Reference:
       The paper's Figure 3 finds such regions by eye. The test is that of Maris and Oostenveld,
@@ -116,6 +117,12 @@ def shared_regions(
     classes, neurons = means.shape
     if dims[0] * dims[1] != neurons:
         raise ValueError(f"map {tuple(dims)} does not fit {neurons} neurons.")
+    if classes < 3 or shuffles < 1:
+        raise ValueError(
+            f"classes must be at least 3 and shuffles at least 1, got {classes} and {shuffles}."
+        )
+    if not np.isfinite(means).all():
+        raise ValueError("means must be finite.")
     members = sorted(set(members))
     if not members or len(members) >= classes or not 0 <= members[0] <= members[-1] < classes:
         raise ValueError(f"members must be some of {classes} classes, from 0, got {members}.")

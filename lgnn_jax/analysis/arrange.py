@@ -38,7 +38,7 @@ def arrange(correlations: np.ndarray, dims: SomDimensions) -> np.ndarray:
       "Kernelized Sorting", 2009, with the map's neighbourhood as one of the kernels.
 
     Raises:
-      ValueError: if the shapes do not fit or a correlation is not finite.
+      ValueError: if the shapes do not fit, a correlation is not finite, or two of one pair differ.
 
     Example:
       >>> stripes = np.repeat(np.eye(4), 4, axis=1)  # four kinds of neurons
@@ -51,10 +51,13 @@ def arrange(correlations: np.ndarray, dims: SomDimensions) -> np.ndarray:
     """
     correlations = np.array(correlations, np.float64)
     m, n = dims
-    if correlations.shape != (m * n, m * n):
+    if min(m, n) < 1 or correlations.shape != (m * n, m * n):
         raise ValueError(f"map {(m, n)} does not fit correlations of shape {correlations.shape}.")
     if not np.isfinite(correlations).all():
         raise ValueError("correlations must be finite.")
+    if not np.allclose(correlations, correlations.T, rtol=1e-6, atol=0):
+        raise ValueError("correlations must be symmetric.")
+    correlations = (correlations + correlations.T) / 2
     placed = _narrow(correlations, _embed(correlations, dims), dims)
     np.fill_diagonal(correlations, 0.0)
     return _swap(correlations, placed, _adjacency(dims))
@@ -103,12 +106,13 @@ def _swap(correlations, placed, adjacent):
     between = correlations[placed][:, placed]  # of the neurons at two places
     # What the neuron at the second place would have around it at the first.
     around = adjacent @ between
+    enough = 1e-9 * np.abs(between).max()  # less than that is rounding, and may go on for ever
     while True:
         own = np.diag(around)
         # Two that touch would each count the other where it no longer is.
         gain = around + around.T - own[:, None] - own + 2 * adjacent.toarray() * between
         a, b = np.unravel_index(gain.argmax(), gain.shape)
-        if gain[a, b] <= 1e-9:
+        if gain[a, b] <= enough:
             return placed
         placed[[a, b]] = placed[[b, a]]
         between[[a, b]] = between[[b, a]]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lgnn_jax.analysis.topography import filter_correlations
+from lgnn_jax.analysis.filters import filter_correlations
 from lgnn_jax.som import SomDimensions
 
 Position = tuple[int, int]  # row, column; from 0
@@ -18,7 +18,8 @@ class CorrelationMaps(NamedTuple):
       positions: of the filters whose rows they are.
       maps: float64 `(positions, m, n)`, correlations; 0 at the filter itself, as in the paper.
       threshold: the correlation from which a filter counts as like another.
-      neighbours: for each position, those of its (up to eight) neighbours that reach the threshold.
+      neighbours: for each position, those of its (up to eight) neighbours that reach the threshold
+        with a correlation above 0.
     """
 
     positions: tuple[Position, ...]
@@ -73,7 +74,7 @@ def correlation_maps(
     np.fill_diagonal(correlations, 0.0)
     maps = np.stack([correlations[row * n + column].reshape(m, n) for row, column in positions])
     neighbours = tuple(
-        tuple(place for place in _around(position, dims) if found[place] >= threshold)
+        tuple(p for p in _around(position, dims) if found[p] >= threshold and found[p] > 0)
         for position, found in zip(positions, maps, strict=True)
     )
     return CorrelationMaps(tuple(map(tuple, positions)), maps, threshold, neighbours)
