@@ -96,8 +96,8 @@ def test_numbers_are_those_of_the_layers_own_arrays(runs, tiny_dataset, tmp_path
                 numbers = topography(expected, entry["map"], shuffles=20)
                 for figure in ("neighbours", "morans_i", "smoothness", "trustworthiness"):
                     value = getattr(numbers, figure)
-                    wanted = [value.value, value.z, value.p]
-                    actual = [entry[name][figure][field] for field in ("value", "z", "p")]
+                    wanted = [value.value, value.z or 0, value.p]
+                    actual = [entry[name][figure][field] or 0 for field in ("value", "z", "p")]
                     assert actual == pytest.approx(wanted, rel=1e-5, abs=1e-6), (layer, name)
                 assert entry[name]["dead"] == numbers.dead.tolist()
         last = layers["conv5_2"]
@@ -229,17 +229,6 @@ def test_activations_that_are_not_finite(runs, tiny_dataset, tmp_path):
         _analyze([broken], tiny_dataset, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("request_", "message"),
-    [
-        (
-            {"layers": ("conv5_3",)},
-            r"no convolution 'conv5_3' with a map; did you mean 'conv5_\d'\?",
-        ),
-        ({"classes": ("a+z",)}, "random has no class or set of classes 'z'"),
-        ({"classes": ("a+b+c+d+e",)}, "has all 5 classes"),
-    ],
-)
 def test_a_run_named_twice(runs, tiny_dataset):
     with pytest.raises(RunError, match="a run is named twice"):
         trained.load([runs[0], runs[0]], tiny_dataset)
@@ -264,6 +253,17 @@ def test_names_of_files():
     assert found[-1] == "c++"
 
 
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (
+            {"layers": ("conv5_3",)},
+            r"no convolution 'conv5_3' with a map; did you mean 'conv5_\d'\?",
+        ),
+        ({"classes": ("a+z",)}, "random has no class or set of classes 'z'"),
+        ({"classes": ("a+b+c+d+e",)}, "has all 5 classes"),
+    ],
+)
 def test_what_does_not_exist(runs, tiny_dataset, tmp_path, request_, message):
     with pytest.raises(RunError, match=message):
         _analyze(trained.load(runs[:1], tiny_dataset), tiny_dataset, tmp_path, **request_)
