@@ -6,6 +6,7 @@ neuron lies a Gaussian neighbourhood function: the eta of equations (2) and (3) 
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from math import isqrt
 from typing import Any
@@ -52,6 +53,9 @@ def som_table(params: Any, *, neuron_axis: int = -1) -> dict[int, SomDimensions]
     Returns:
       Output-channel count -> `(m, n)`, in ascending order; a table for `lgnn_jax.transform`. Warns
       of each prime count, whose map is a strip of one column.
+
+    Raises:
+      ValueError: for a kernel that lacks `neuron_axis`, or that has no neurons.
 
     Reference:
       Section III-A of the paper: "we store the SOM dimensions as a lookup table".
@@ -104,10 +108,9 @@ def layer_maps(
     """
     check_table(table)
     patterns = [(re.compile(key), dims) for key, dims in table.items() if isinstance(key, str)]
+    paths = Counter(path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params))
     maps = {}
     for path, shape in _shapes(params, neuron_axis):
-        if path in maps:
-            raise ValueError(f"two parameters share the path {path!r}: rename one of them.")
         # The name of a layer is found in its bias's path as well, and means its kernel.
         names = re.Pattern.search if len(shape) > 1 else re.Pattern.fullmatch
         named = next((entry for entry in patterns if names(entry[0], path)), None)
@@ -119,9 +122,13 @@ def layer_maps(
             dims = table[shape[neuron_axis]]
         else:
             raise ValueError(_uncovered(path, shape, shape[neuron_axis]))
-        if dims is not None and dims[0] * dims[1] != shape[neuron_axis]:
-            raise ValueError(_misfit(path, shape, shape[neuron_axis], dims))
-        maps[path] = None if dims is None else tuple(dims)
+        if dims is not None:
+            dims = int(dims[0]), int(dims[1])  # the product of short integers may overflow
+            if dims[0] * dims[1] != shape[neuron_axis]:
+                raise ValueError(_misfit(path, shape, shape[neuron_axis], dims))
+        if paths[path] > 1:
+            raise ValueError(f"two parameters share the path {path!r}: rename one of them.")
+        maps[path] = dims
     return maps
 
 
@@ -146,16 +153,16 @@ def check_table(table: SomTable) -> None:
     """Raises ValueError for a table that is wrong whatever the parameters are."""
     if not isinstance(table, Mapping):
         raise ValueError(
-            f"som_table must map channel counts or path patterns to (m, n), got {table!r:.80}. "
-            "lgnn_jax.som_table(params) makes one."
+            "som_table must map channel counts or path patterns to (m, n), got "
+            f"{_one_line(repr(table)):.80}. lgnn_jax.som_table(params) makes one."
         )
     for key, dims in table.items():
         if isinstance(key, str):
             try:
                 re.compile(key)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(
-                    f"som_table key {key!r} is not a regular expression: {error}."
+                    f"som_table key {key!r} is not a regular expression: {_one_line(str(error))}."
                 ) from None
         elif isinstance(key, bool) or not isinstance(key, (int, np.integer)):
             raise ValueError(
@@ -163,7 +170,8 @@ def check_table(table: SomTable) -> None:
             )
         if dims is not None and not _are_dimensions(dims):
             raise ValueError(
-                f"som_table[{key!r}] must be (m, n), two positive ints, or None, got {dims!r}."
+                f"som_table[{key!r}] must be (m, n), two positive ints, or None, got "
+                f"{_one_line(repr(dims))}."
             )
 
 
@@ -204,7 +212,8 @@ def gaussian_taps(
     check_size(size)
     check_sigma(sigma)
     squared_offsets = np.arange(-(size // 2), size // 2 + 1, dtype=dtype) ** 2
-    sigma = jnp.asarray(sigma, dtype)
+    with np.errstate(over="ignore"):  # infinite is as good as beyond the type: all taps are equal
+        sigma = jnp.asarray(sigma, dtype)
     # 0 / 0 in the middle and a square that underflows are both avoided: the middle is 1 by
     # definition, and the quotient is squared only after it was taken.
     scaled = jnp.sqrt(squared_offsets) / jnp.where(sigma == 0, 1.0, sigma)
@@ -220,12 +229,17 @@ def check_size(size: int) -> None:
 
 
 def check_sigma(sigma: Any) -> None:
-    """Raises ValueError if `sigma` is a known number that is negative or not finite."""
+    """Raises ValueError if `sigma` is known, and no number or a negative or infinite one."""
     if isinstance(sigma, jax.core.Tracer):
         return
-    if not 0 <= float(sigma) < float("inf"):
+    try:
+        number = float(sigma)
+    except (TypeError, ValueError, OverflowError):  # no number, or an int beyond all floats
+        number = float("nan")
+    if not 0 <= number < float("inf"):
         raise ValueError(
-            f"sigma must be a finite number, 0 (no filter) or greater, got {float(sigma)}."
+            "sigma must be a finite number, 0 (no filter) or greater, got "
+            f"{_one_line(repr(sigma)):.80}."
         )
 
 
@@ -241,6 +255,10 @@ def _shapes(params: Any, neuron_axis: int) -> list[tuple[str, tuple[int, ...]]]:
         if 3 <= leaf.ndim < needed:
             raise ValueError(f"{path!r} with shape {leaf.shape} has no neuron_axis {neuron_axis}.")
     return [(path, tuple(leaf.shape)) for path, leaf in leaves if leaf.ndim >= max(needed, 1)]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _are_dimensions(dims: Any) -> bool:
@@ -262,6 +280,6 @@ def _uncovered(path: str, shape: tuple[int, ...], c_out: int) -> str:
 
 def _misfit(path: str, shape: tuple[int, ...], c_out: int, dims: SomDimensions) -> str:
     return (
-        f"SOM dimensions {tuple(dims)} hold {dims[0] * dims[1]} neurons, but {path!r} with shape "
+        f"SOM dimensions {dims} hold {dims[0] * dims[1]} neurons, but {path!r} with shape "
         f"{shape} has {c_out}: use {som_dimensions(c_out)} or another pair with that product."
     )

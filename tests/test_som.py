@@ -92,10 +92,23 @@ def test_an_axis_that_a_kernel_lacks():
             lgnn.layer_maps({"k": jnp.ones((3, 3, 2, 16))}, {16: (4, 4)}, neuron_axis=axis)
 
 
-def test_two_parameters_with_one_path():
-    params = {"a/b": jnp.ones((3, 3, 2, 16)), "a": {"b": jnp.ones((3, 3, 2, 16))}}
+@pytest.mark.parametrize(
+    "other", [jnp.ones((3, 3, 2, 16)), jnp.ones((3, 3, 2, 16), jnp.int32), jnp.ones(16), 1.0]
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_two_parameters_with_one_path(other, swapped):
+    """Also where one of them has no neurons: it would be filtered as the other."""
+    kernel = jnp.ones((3, 3, 2, 16))
+    first, second = (kernel, other) if swapped else (other, kernel)
+    params = {"a/b": first, "a": {"b": second}}
     with pytest.raises(ValueError, match="two parameters share the path 'a/b'"):
         lgnn.layer_maps(params, {16: (4, 4)})
+
+
+def test_dimensions_of_any_integer_type():
+    """Also of one that does not hold their product."""
+    params = {"k": jnp.ones((1, 1, 1, 144))}
+    assert lgnn.layer_maps(params, {144: (np.int8(12), np.int8(12))}) == {"k": (12, 12)}
 
 
 def test_uncovered_kernel_is_named_with_its_shape_and_the_fix():
@@ -121,11 +134,17 @@ def test_misfit_is_named_with_its_shape_and_the_fix():
         ({1.5: (8, 8)}, "key 1.5"),
         ({True: (1, 1)}, "key True"),
         ({"(": (8, 8)}, "not a regular expression"),
+        ({"a{99999999999999999999}": None}, "not a regular expression: the repetition number"),
+        ({"(" * 2000 + ")" * 2000: None}, "not a regular expression: maximum recursion"),
+        ({"(?\n)": None}, r"not a regular expression: unknown extension \? at position 1"),
+        ({64: np.eye(2)}, r"got array\(\[\[1\., 0\.\], \[0\., 1\.\]\]\)"),
+        (np.eye(2), r"must map .* got array\(\[\[1\., 0\.\], \[0\., 1\.\]\]\)"),
     ],
 )
 def test_malformed_table(table, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         som.check_table(table)
+    assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.5, 1.0, 3.0])
@@ -144,10 +163,21 @@ def test_vanishing_sigma_is_the_identity(sigma):
     np.testing.assert_array_equal(jax.jit(lgnn.gaussian_kernel)(sigma), identity)
 
 
-@pytest.mark.parametrize("sigma", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("sigma", [1e30, 1e39, 1e300, 10**39, np.float64(1e300)])
+def test_sigma_without_bound_makes_all_weights_equal(sigma):
+    """Even where it is beyond float32."""
+    np.testing.assert_allclose(lgnn.gaussian_kernel(sigma), np.full((3, 3), 1 / 9), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "sigma",
+    [-0.1, float("nan"), float("inf"), 10**400, None, "wide", 1j, np.ones((30, 2))],
+    ids=lambda sigma: repr(sigma)[:9],
+)
 def test_bad_sigma(sigma):
-    with pytest.raises(ValueError, match="sigma must be a finite number"):
+    with pytest.raises(ValueError, match="sigma must be a finite number") as error:
         lgnn.gaussian_kernel(sigma)
+    assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("size", [0, 2, 4, -3])
