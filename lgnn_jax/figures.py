@@ -108,7 +108,6 @@ def correlations(
         axes[0].set_ylabel(_plain(f"{run}\nrow"))
         if pictures:
             ax = axes[-1]
-            ax.set_anchor("N")
             part = pictures[run].reshape(m, n, *pictures[run].shape[1:])
             part = part[top:bottom, left:right].reshape(-1, *pictures[run].shape[1:])
             _mosaic(ax, part, (bottom - top, right - left), first=(top, left))
@@ -120,6 +119,9 @@ def correlations(
                     _outline(ax, [p], colour, width=3.0 if p == place else 1.5)
             ax.set_title(f"outlined: neighbours from {maps.threshold:.2f}")
     figure.colorbar(image, ax=grid, location="bottom", shrink=0.6, aspect=40, label="correlation")
+    if pictures:
+        for ax in grid[:, -1]:
+            ax.set_anchor("N")  # a colour bar centres those that it belongs to
     return figure
 
 
