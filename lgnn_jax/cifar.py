@@ -188,13 +188,19 @@ def _read_members(
 ) -> dict[str, bytes]:
     """Read the named files, in one pass and without extracting anything."""
     contents = {}
+    reached = -1
     try:
-        with tarfile.open(archive, "r|gz") as tar:
+        # Not as a stream ("r|gz"): tarfile then takes forever to skip a size beyond the end.
+        with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
+                if member.offset <= reached:  # a negative size leads back, again and again
+                    raise tarfile.ReadError(f"{member.name!r} is reached from a later member")
+                reached = member.offset
                 if member.isfile() and member.name in files:
                     contents[member.name] = tar.extractfile(member).read()
-    except (tarfile.TarError, EOFError) as error:
-        raise DatasetError(f"{source} must be a whole tar.gz archive ({error}).") from error
+    except Exception as error:  # of tarfile, which lets those of its parsers pass: of any class
+        cause = _one_line(error) or type(error).__name__
+        raise DatasetError(f"{source} must be a whole tar.gz archive ({cause}).") from error
     if missing := sorted(set(files) - contents.keys()):
         raise DatasetError(f"{source} must have the file {missing[0]}, which is missing.")
     return contents

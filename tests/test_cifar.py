@@ -1,6 +1,7 @@
 """Checks of the CIFAR copies: as stock tensorflow-datasets reads them, and after every fault."""
 
 import contextlib
+import gzip
 import hashlib
 import http.server
 import io
@@ -339,6 +340,38 @@ def test_archive_that_is_no_tar(tmp_path):
 def test_archive_that_is_cut_off(share, tmp_path):
     archive = pack(make_dataset("cifar100")[0], FOLDERS["cifar100"])
     archive = archive[: int(share * len(archive))]
+    with serve(archive) as url, fails(tmp_path, url, "whole tar.gz archive"):
+        cifar.prepare("cifar100", tmp_path, url=url, checksum=checksum(archive))
+
+
+def _tar(size: bytes, **pax_headers: str) -> bytes:
+    """An archive of two members, where the header of the second says `size`."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("first"))
+        member = tarfile.TarInfo("file")
+        member.pax_headers = pax_headers
+        tar.addfile(member)
+    content = bytearray(buffer.getvalue())
+    header = content.index(b"file")
+    content[header + 124 : header + 136] = size
+    content[header + 148 : header + 156] = b" " * 8
+    checksum = sum(content[header : header + 512])
+    content[header + 148 : header + 156] = b"%06o\0 " % checksum
+    return gzip.compress(bytes(content))
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        pytest.param(gzip.compress(b"")[:3], id="cut off in the header of gzip"),
+        pytest.param(_tar(b"%011o\0" % 0, **{"GNU.sparse.size": "x"}), id="no number"),
+        pytest.param(_tar(b"\x80" + b"\0" * 4 + b"\x7f" * 7), id="a size beyond the end"),
+        pytest.param(_tar(b"\xff" * 10 + b"\xfe\0"), id="a negative size"),
+    ],
+)
+def test_archive_that_tarfile_does_not_expect(archive, tmp_path):
+    """It raises errors of other classes then, or reads without end."""
     with serve(archive) as url, fails(tmp_path, url, "whole tar.gz archive"):
         cifar.prepare("cifar100", tmp_path, url=url, checksum=checksum(archive))
 
