@@ -207,7 +207,9 @@ def _read_members(
 
 
 def _label_names(file: str, content: bytes, num_classes: int) -> list[str]:
-    names = [line for line in content.decode("utf-8", "replace").splitlines() if line]
+    # tfds strips them when it reads the copy, which is too late to find that two are the same.
+    lines = content.decode("utf-8", "replace").splitlines()
+    names = [line.strip() for line in lines if line.strip()]
     different = len(set(names))
     if not len(names) == different == num_classes:
         raise DatasetError(

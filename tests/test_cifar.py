@@ -404,6 +404,8 @@ def _replace(files: dict[str, bytes], path: str, old: slice, new: bytes) -> dict
         ("cifar100", "test.bin", slice(1, 2), b"\xff", "below 100, got 255 in record 0"),
         ("cifar10", "batches.meta.txt", slice(0, 8), b"", "10 different label names, got 9"),
         ("cifar10", "batches.meta.txt", slice(0, 8), b"label_1\n", "9 of them different"),
+        ("cifar10", "batches.meta.txt", slice(0, 7), b" ", "10 different label names, got 9"),
+        ("cifar10", "batches.meta.txt", slice(0, 7), b"label_1 ", "9 of them different"),
         ("cifar100", "fine_label_names.txt", slice(0, 0), b"\xff\n", "100 different label names"),
     ],
 )
