@@ -146,16 +146,16 @@ def check_table(table: SomTable) -> None:
     """Raises ValueError for a table that is wrong whatever the parameters are."""
     if not isinstance(table, Mapping):
         raise ValueError(
-            f"som_table must map channel counts or path patterns to (m, n), got {table!r:.80}. "
-            "lgnn_jax.som_table(params) makes one."
+            "som_table must map channel counts or path patterns to (m, n), got "
+            f"{_one_line(repr(table)):.80}. lgnn_jax.som_table(params) makes one."
         )
     for key, dims in table.items():
         if isinstance(key, str):
             try:
                 re.compile(key)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(
-                    f"som_table key {key!r} is not a regular expression: {error}."
+                    f"som_table key {key!r} is not a regular expression: {_one_line(str(error))}."
                 ) from None
         elif isinstance(key, bool) or not isinstance(key, (int, np.integer)):
             raise ValueError(
@@ -163,7 +163,8 @@ def check_table(table: SomTable) -> None:
             )
         if dims is not None and not _are_dimensions(dims):
             raise ValueError(
-                f"som_table[{key!r}] must be (m, n), two positive ints, or None, got {dims!r}."
+                f"som_table[{key!r}] must be (m, n), two positive ints, or None, got "
+                f"{_one_line(repr(dims))}."
             )
 
 
@@ -241,6 +242,10 @@ def _shapes(params: Any, neuron_axis: int) -> list[tuple[str, tuple[int, ...]]]:
         if 3 <= leaf.ndim < needed:
             raise ValueError(f"{path!r} with shape {leaf.shape} has no neuron_axis {neuron_axis}.")
     return [(path, tuple(leaf.shape)) for path, leaf in leaves if leaf.ndim >= max(needed, 1)]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _are_dimensions(dims: Any) -> bool:

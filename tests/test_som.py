@@ -121,11 +121,17 @@ def test_misfit_is_named_with_its_shape_and_the_fix():
         ({1.5: (8, 8)}, "key 1.5"),
         ({True: (1, 1)}, "key True"),
         ({"(": (8, 8)}, "not a regular expression"),
+        ({"a{99999999999999999999}": None}, "not a regular expression: the repetition number"),
+        ({"(" * 2000 + ")" * 2000: None}, "not a regular expression: maximum recursion"),
+        ({"(?\n)": None}, r"not a regular expression: unknown extension \? at position 1"),
+        ({64: np.eye(2)}, r"got array\(\[\[1\., 0\.\], \[0\., 1\.\]\]\)"),
+        (np.eye(2), r"must map .* got array\(\[\[1\., 0\.\], \[0\., 1\.\]\]\)"),
     ],
 )
 def test_malformed_table(table, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         som.check_table(table)
+    assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.5, 1.0, 3.0])
