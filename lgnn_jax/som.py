@@ -205,7 +205,8 @@ def gaussian_taps(
     check_size(size)
     check_sigma(sigma)
     squared_offsets = np.arange(-(size // 2), size // 2 + 1, dtype=dtype) ** 2
-    sigma = jnp.asarray(sigma, dtype)
+    with np.errstate(over="ignore"):  # infinite is as good as beyond the type: all taps are equal
+        sigma = jnp.asarray(sigma, dtype)
     # 0 / 0 in the middle and a square that underflows are both avoided: the middle is 1 by
     # definition, and the quotient is squared only after it was taken.
     scaled = jnp.sqrt(squared_offsets) / jnp.where(sigma == 0, 1.0, sigma)
@@ -221,12 +222,17 @@ def check_size(size: int) -> None:
 
 
 def check_sigma(sigma: Any) -> None:
-    """Raises ValueError if `sigma` is a known number that is negative or not finite."""
+    """Raises ValueError if `sigma` is known, and no number or a negative or infinite one."""
     if isinstance(sigma, jax.core.Tracer):
         return
-    if not 0 <= float(sigma) < float("inf"):
+    try:
+        number = float(sigma)
+    except (TypeError, ValueError, OverflowError):  # no number, or an int beyond all floats
+        number = float("nan")
+    if not 0 <= number < float("inf"):
         raise ValueError(
-            f"sigma must be a finite number, 0 (no filter) or greater, got {float(sigma)}."
+            "sigma must be a finite number, 0 (no filter) or greater, got "
+            f"{_one_line(repr(sigma)):.80}."
         )
 
 

@@ -150,10 +150,21 @@ def test_vanishing_sigma_is_the_identity(sigma):
     np.testing.assert_array_equal(jax.jit(lgnn.gaussian_kernel)(sigma), identity)
 
 
-@pytest.mark.parametrize("sigma", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("sigma", [1e30, 1e39, 1e300, 10**39, np.float64(1e300)])
+def test_sigma_without_bound_makes_all_weights_equal(sigma):
+    """Even where it is beyond float32."""
+    np.testing.assert_allclose(lgnn.gaussian_kernel(sigma), np.full((3, 3), 1 / 9), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "sigma",
+    [-0.1, float("nan"), float("inf"), 10**400, None, "wide", 1j, np.ones((30, 2))],
+    ids=lambda sigma: repr(sigma)[:9],
+)
 def test_bad_sigma(sigma):
-    with pytest.raises(ValueError, match="sigma must be a finite number"):
+    with pytest.raises(ValueError, match="sigma must be a finite number") as error:
         lgnn.gaussian_kernel(sigma)
+    assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("size", [0, 2, 4, -3])
