@@ -6,6 +6,7 @@ neuron lies a Gaussian neighbourhood function: the eta of equations (2) and (3) 
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from math import isqrt
 from typing import Any
@@ -104,10 +105,9 @@ def layer_maps(
     """
     check_table(table)
     patterns = [(re.compile(key), dims) for key, dims in table.items() if isinstance(key, str)]
+    paths = Counter(path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params))
     maps = {}
     for path, shape in _shapes(params, neuron_axis):
-        if path in maps:
-            raise ValueError(f"two parameters share the path {path!r}: rename one of them.")
         # The name of a layer is found in its bias's path as well, and means its kernel.
         names = re.Pattern.search if len(shape) > 1 else re.Pattern.fullmatch
         named = next((entry for entry in patterns if names(entry[0], path)), None)
@@ -121,6 +121,8 @@ def layer_maps(
             raise ValueError(_uncovered(path, shape, shape[neuron_axis]))
         if dims is not None and dims[0] * dims[1] != shape[neuron_axis]:
             raise ValueError(_misfit(path, shape, shape[neuron_axis], dims))
+        if paths[path] > 1:
+            raise ValueError(f"two parameters share the path {path!r}: rename one of them.")
         maps[path] = None if dims is None else tuple(dims)
     return maps
 

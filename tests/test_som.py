@@ -92,8 +92,15 @@ def test_an_axis_that_a_kernel_lacks():
             lgnn.layer_maps({"k": jnp.ones((3, 3, 2, 16))}, {16: (4, 4)}, neuron_axis=axis)
 
 
-def test_two_parameters_with_one_path():
-    params = {"a/b": jnp.ones((3, 3, 2, 16)), "a": {"b": jnp.ones((3, 3, 2, 16))}}
+@pytest.mark.parametrize(
+    "other", [jnp.ones((3, 3, 2, 16)), jnp.ones((3, 3, 2, 16), jnp.int32), jnp.ones(16), 1.0]
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_two_parameters_with_one_path(other, swapped):
+    """Also where one of them has no neurons: it would be filtered as the other."""
+    kernel = jnp.ones((3, 3, 2, 16))
+    first, second = (kernel, other) if swapped else (other, kernel)
+    params = {"a/b": first, "a": {"b": second}}
     with pytest.raises(ValueError, match="two parameters share the path 'a/b'"):
         lgnn.layer_maps(params, {16: (4, 4)})
 
