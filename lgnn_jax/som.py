@@ -119,11 +119,13 @@ def layer_maps(
             dims = table[shape[neuron_axis]]
         else:
             raise ValueError(_uncovered(path, shape, shape[neuron_axis]))
-        if dims is not None and dims[0] * dims[1] != shape[neuron_axis]:
-            raise ValueError(_misfit(path, shape, shape[neuron_axis], dims))
+        if dims is not None:
+            dims = int(dims[0]), int(dims[1])  # the product of short integers may overflow
+            if dims[0] * dims[1] != shape[neuron_axis]:
+                raise ValueError(_misfit(path, shape, shape[neuron_axis], dims))
         if paths[path] > 1:
             raise ValueError(f"two parameters share the path {path!r}: rename one of them.")
-        maps[path] = None if dims is None else tuple(dims)
+        maps[path] = dims
     return maps
 
 
@@ -275,6 +277,6 @@ def _uncovered(path: str, shape: tuple[int, ...], c_out: int) -> str:
 
 def _misfit(path: str, shape: tuple[int, ...], c_out: int, dims: SomDimensions) -> str:
     return (
-        f"SOM dimensions {tuple(dims)} hold {dims[0] * dims[1]} neurons, but {path!r} with shape "
+        f"SOM dimensions {dims} hold {dims[0] * dims[1]} neurons, but {path!r} with shape "
         f"{shape} has {c_out}: use {som_dimensions(c_out)} or another pair with that product."
     )

@@ -105,6 +105,12 @@ def test_two_parameters_with_one_path(other, swapped):
         lgnn.layer_maps(params, {16: (4, 4)})
 
 
+def test_dimensions_of_any_integer_type():
+    """Also of one that does not hold their product."""
+    params = {"k": jnp.ones((1, 1, 1, 144))}
+    assert lgnn.layer_maps(params, {144: (np.int8(12), np.int8(12))}) == {"k": (12, 12)}
+
+
 def test_uncovered_kernel_is_named_with_its_shape_and_the_fix():
     params = {"stem": {"kernel": jnp.zeros((3, 3, 3, 48))}}
     with pytest.raises(ValueError, match=r"'stem/kernel'.*\(3, 3, 3, 48\).*48: \(8, 6\)"):
