@@ -223,7 +223,8 @@ def _describe(error: dict[str, Any]) -> str:
         return str(error["ctx"]["error"])
     if error["type"] == "json_invalid":
         return f"not JSON: {error['ctx']['error']}"
-    return f"{name or 'config'}: {error['msg']}, got {error['input']!r:.80}"
+    name = " ".join(name.split()) or "config"  # a key of som.table may be of several lines
+    return f"{name}: {error['msg']}, got {error['input']!r:.80}"
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ def test_recipe_of_the_paper(name):
         ('{"zzz": 1}', "unknown field 'zzz'"),
         ('{"epochs": "3"}', "epochs: .*integer, got '3'"),
         ('{"epochs": 3.5}', "epochs: .*integer.*3.5"),
-        ('{"epochs": 0}', "epochs must be at least 1, got 0"),
+        ('{"epochs": 0}', "epochs must be at least 1 and at most .* got 0"),
         ('{"seed": -1}', "seed must be in"),
         ('{"seed": 1e99}', "seed"),
         ('{"variant": "none"}', "variant: .*'baseline', 'constant' or 'decreasing', got 'none'"),
@@ -76,6 +76,9 @@ def test_recipe_of_the_paper(name):
         ('{"som": {"padding": "same"}}', "som.padding"),
         ('{"som": {"table": {"conv": [0, 4]}}}', "som.table"),
         ('{"som": {"table": {"(": [1, 4]}}}', "som.table.*regular expression"),
+        ('{"som": {"table": {"(?\\n)": [1, 4]}}}', "som.table.*regular expression"),
+        ('{"som": {"table": {"a{99999999999999999999}": null}}}', "som.table.*regular expression"),
+        ('{"som": {"table": {"a\\nb": 3}}}', "som.table.a b: .*array, got 3"),
         ('{"som": {"layers": "main"}}', "som.layers must be 'all' for vgg11"),
         ('{"model": {"width": 0}}', "model.width must be positive"),
         ('{"model": {"dropout": 1}}', "model.dropout"),
@@ -90,7 +93,7 @@ def test_recipe_of_the_paper(name):
 def test_bad_config_is_one_line_that_names_the_field(text, message):
     with pytest.raises(ValueError, match=message) as error:
         from_json(text)
-    assert "\n" not in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_difference_names_nested_fields():
