@@ -54,6 +54,9 @@ def som_table(params: Any, *, neuron_axis: int = -1) -> dict[int, SomDimensions]
       Output-channel count -> `(m, n)`, in ascending order; a table for `lgnn_jax.transform`. Warns
       of each prime count, whose map is a strip of one column.
 
+    Raises:
+      ValueError: for a kernel that lacks `neuron_axis`, or that has no neurons.
+
     Reference:
       Section III-A of the paper: "we store the SOM dimensions as a lookup table".
 
