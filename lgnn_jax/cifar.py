@@ -199,9 +199,8 @@ def _read_members(
                 if member.isfile() and member.name in files:
                     contents[member.name] = tar.extractfile(member).read()
     except Exception as error:  # of tarfile, which lets those of its parsers pass: of any class
-        raise DatasetError(
-            f"{source} must be a whole tar.gz archive ({_one_line(error)})."
-        ) from error
+        cause = _one_line(error) or type(error).__name__
+        raise DatasetError(f"{source} must be a whole tar.gz archive ({cause}).") from error
     if missing := sorted(set(files) - contents.keys()):
         raise DatasetError(f"{source} must have the file {missing[0]}, which is missing.")
     return contents
