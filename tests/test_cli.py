@@ -137,7 +137,10 @@ def test_train_evaluate_and_run_again(folder, capsys):
         (["train", "--variant", "none"], "none"),
         (["train", "--som.sigma", "-1"], "som.sigma: sigma must be a finite number"),
         (["train", "--som.kernel-size", "4"], "som.kernel_size: kernel_size must be odd"),
-        (["train", "--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (
+            ["train", "--batch-size", "0"],
+            "batch_size must be at least 1 and at most 1,000,000, got 0",
+        ),
         (["train", "--batch-size", "12"], "batch_size 12 is not divisible by the 8 devices"),
         (["train", "--model.name", "vgg12"], "unknown network 'vgg12'"),
         (["train", "--data.name", "cifar1O"], "unknown data set 'cifar1O'; did you mean 'cifar10'"),
