@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -270,20 +269,26 @@ def test_what_a_killed_run_left_is_removed(saved):
 
 
 def test_a_full_disk_is_told_and_costs_no_earlier_checkpoint(saved):
-    """A limit on the size of files stands for the disk."""
+    """A limit on the size of files, in a process of its own, stands for the disk."""
     folder, states = saved
-    state = _state(9) | {"large": np.random.default_rng(0).normal(size=500_000)}
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
-    try:
-        with pytest.raises(
-            checkpoint.CheckpointError, match="cannot write the checkpoint of step 9"
-        ):
-            checkpoint.Checkpoints(folder).save(9, state)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, previous)
+    script = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from lgnn_jax.checkpoint import CheckpointError, Checkpoints\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
+        "large = np.random.default_rng(0).normal(size=500_000)\n"
+        "try:\n"
+        "    Checkpoints(Path(sys.argv[1])).save(9, {'large': large})\n"
+        "except CheckpointError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("cannot write the checkpoint of step 9 to ")
+    assert done.stdout.count("\n") == 1
     checkpoints = checkpoint.Checkpoints(folder)
     assert checkpoints.steps() == [3, 6]
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["3", "6"]
