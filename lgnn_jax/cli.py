@@ -3,6 +3,7 @@
 import argparse
 import ast
 import dataclasses
+import os
 import re
 import runpy
 import shlex
@@ -131,7 +132,10 @@ def main(argv: list[str] | None = None) -> None:
         command = _parse(argv)
         actions[type(command)](command)
     except (UsageError, DataError, RunError) as error:
-        print(f"lgnn: {error}", file=sys.stderr)
+        print(f"lgnn: {error}", file=sys.stderr, flush=True)
+        if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+            # An orderly exit waits minutes for the other processes, which wait for this one.
+            os._exit(1)
         sys.exit(1)
     except Stopped as stopped:
         how = "the same command" if argv[:1] == ["sweep"] else "--resume"

@@ -103,15 +103,14 @@ def run(
     Raises:
       RunError: see `check_run_dir` and `Session`; if another process trains in `run_dir`; if a
         loss or gradient is not finite; if a checkpoint or metrics.jsonl is damaged or cannot be
-        written.
+        written; if this is one of several processes and another one is gone.
       Stopped: if SIGINT or SIGTERM came; there is a checkpoint of the last step.
     """
     check_run_dir(run_dir, config, resume=resume)
     session = Session(config, dataset)
-    multihost_utils.sync_global_devices("run directory checked")  # before process 0 changes it
-    is_main = jax.process_index() == 0
     try:
-        if not is_main:
+        multihost_utils.sync_global_devices("run directory checked")  # before process 0 changes it
+        if jax.process_index() != 0:
             summary, state = _train(session, run_dir, log)
             return summary, session.plan, state
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -125,6 +124,13 @@ def run(
         raise RunError(f"cannot write to {where}: {error.strerror or error}.") from error
     except checkpoint.CheckpointError as error:
         raise RunError(str(error)) from error
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise RunError(
+            f"process {jax.process_index()} cannot go on: {str(error).splitlines()[0]}: if another "
+            "process has ended, start all of them again, with --resume."
+        ) from error
     return summary, session.plan, state
 
 

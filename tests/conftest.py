@@ -8,6 +8,7 @@ FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_lev
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -50,3 +51,12 @@ def tiny_dataset() -> Dataset:
         return images.astype(np.uint8), labels
 
     return Dataset("random", *split(100), *split(21), tuple("abcde"))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working directory with tiny.py in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "tiny.py").write_text(commands.TINY)
+    return tmp_path

@@ -1,37 +1,12 @@
 import json
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import time
 
+import commands
 import pytest
 
 from lgnn_jax import cli
-
-TINY = """
-from lgnn_jax.config import Config, Data, Model, Optimizer
-
-config = Config(
-    name="tiny",
-    epochs=1,
-    batch_size=16,
-    model=Model("vgg11", width=1 / 16),
-    data=Data("digits", train_images=160, flip=False),
-    optimizer=Optimizer(learning_rate=0.01, decay_epochs=()),
-)
-"""
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty working directory with tiny.py in it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    (tmp_path / "tiny.py").write_text(TINY)
-    return tmp_path
 
 
 def _fails(capsys, *argv):
@@ -165,9 +140,9 @@ def test_train_evaluate_and_run_again(folder, capsys):
 def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(folder, capsys, argv, message):
     (folder / "broken.py").write_text("config = confg")
     (folder / "empty.py").write_text("")
-    (folder / "float.py").write_text(TINY.replace("epochs=1", "epochs=1.5"))
+    (folder / "float.py").write_text(commands.TINY.replace("epochs=1", "epochs=1.5"))
     (folder / "counts.py").write_text(
-        TINY.replace("Config(\n", "Config(\n    som=Som(table={8: (8, 1)}),\n").replace(
+        commands.TINY.replace("Config(\n", "Config(\n    som=Som(table={8: (8, 1)}),\n").replace(
             "Optimizer\n", "Optimizer, Som\n"
         )
     )
@@ -178,55 +153,10 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(folder, capsys, a
     assert not (folder / "runs").exists()
 
 
-def _lgnn(*argv, devices, **options):
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    return subprocess.Popen(
-        [sys.executable, "-c", "from lgnn_jax.cli import main; main()", *argv],
-        env=os.environ | {"XLA_FLAGS": flags},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **options,
-    )
-
-
-def test_two_processes_equal_one(folder):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [
-        _lgnn(
-            *("train", "--config", "tiny.py", "--run-dir", "two"),
-            *("--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process", str(i)),
-            devices=2,
-        )
-        for i in range(2)
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert "test accuracy" in outputs[0]
-    assert "test accuracy" not in outputs[1]  # one process speaks
-    single = _lgnn("train", "--config", "tiny.py", "--run-dir", "one", devices=4)
-    output = single.communicate(timeout=300)[0]
-    assert single.returncode == 0, output
-
-    one, two = (
-        [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("one", "two")
-    )
-    assert len(one) == len(two) == 2
-    for a, b in zip(one, two, strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
-        assert a["accuracy"] == b["accuracy"]
-    again = _lgnn("evaluate", "two", devices=1)
-    output = again.communicate(timeout=300)[0]
-    assert f"accuracy {two[-1]['accuracy']:.2%}" in output
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_answered_by_a_checkpoint_and_resume_goes_on(folder, number):
     argv = ("train", "--config", "tiny.py", "--epochs", "500", "--checkpoint-every", "1")
-    process = _lgnn(*argv, devices=1)
+    process = commands.lgnn(*argv, devices=1)
     metrics = folder / "runs" / "tiny" / "metrics.jsonl"
     deadline = time.monotonic() + 200
     while process.poll() is None and time.monotonic() < deadline:
@@ -238,7 +168,7 @@ def test_a_signal_is_answered_by_a_checkpoint_and_resume_goes_on(folder, number)
     assert process.returncode == 128 + number, output
     assert output.splitlines()[-1].startswith(f"lgnn: stopped by {number.name}; --resume goes on")
     assert "Traceback" not in output
-    again = _lgnn("evaluate", "runs/tiny", devices=1)
+    again = commands.lgnn("evaluate", "runs/tiny", devices=1)
     output = again.communicate(timeout=200)[0]
     assert again.returncode == 0, output
     step = int(re.search(r"step ([\d,]+): test accuracy", output)[1].replace(",", ""))

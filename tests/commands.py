@@ -1,0 +1,31 @@
+"""The `lgnn` command in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+TINY = """
+from lgnn_jax.config import Config, Data, Model, Optimizer
+
+config = Config(
+    name="tiny",
+    epochs=1,
+    batch_size=16,
+    model=Model("vgg11", width=1 / 16),
+    data=Data("digits", train_images=160, flip=False),
+    optimizer=Optimizer(learning_rate=0.01, decay_epochs=()),
+)
+"""
+
+
+def lgnn(*argv, devices, **options):
+    """Starts a command in a process of its own, that has so many devices."""
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    return subprocess.Popen(
+        [sys.executable, "-c", "from lgnn_jax.cli import main; main()", *argv],
+        env=os.environ | {"XLA_FLAGS": flags},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
