@@ -1,5 +1,6 @@
 """What a run says: a progress bar on a terminal, plain lines elsewhere, and metrics.jsonl."""
 
+import contextlib
 import json
 import os
 import time
@@ -36,7 +37,8 @@ class Log:
         if self._bar is not None:
             self._bar.stop()
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # of a line whose writing has failed already
+                self._file.close()
 
     def start(
         self, path: Path, *, write: bool, total_steps: int, steps_per_epoch: int, step: int = 0

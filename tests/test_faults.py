@@ -440,6 +440,8 @@ def test_a_hostile_config_is_refused_in_one_line(tmp_path, text):
 # Processes that are killed.
 
 SCRIPT = """
+import os
+import resource
 import sys
 from pathlib import Path
 
@@ -449,20 +451,40 @@ from lgnn_jax.config import from_json
 from lgnn_jax.data import Dataset
 from lgnn_jax.log import Log
 from lgnn_jax.run import run
+from lgnn_jax.session import RunError, Session
 
-folder, run_dir = map(Path, sys.argv[1:])
+folder, run_dir = map(Path, sys.argv[1:3])
+step, calls = Session.train_step, []
+
+
+def train_step(self, *arguments):
+    calls.append(1)
+    if len(calls) == 9:
+        exec(sys.argv[3])
+    return step(self, *arguments)
+
+
+Session.train_step = train_step
 arrays = np.load(folder / "data.npz")
 names = ("train_images", "train_labels", "test_images", "test_labels")
 dataset = Dataset("random", *(arrays[name] for name in names), tuple("abcde"))
 config = from_json((folder / "config.json").read_text())
-with Log() as log:
-    run(config, dataset, run_dir, log, resume=(run_dir / "config.json").exists())
+try:
+    with Log() as log:
+        run(config, dataset, run_dir, log, resume=(run_dir / "config.json").exists())
+except RunError as error:
+    sys.exit(str(error))
 """
+# Root writes everywhere, unless it gives that up.
+UNPRIVILEGED = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
 
 
 @pytest.fixture
 def launch(tmp_path, tiny_dataset):
-    """Starts a run as a process of its own, that goes on with what is there."""
+    """Starts a run as a process of its own, that goes on with what is there.
+
+    `fault` is code that it runs before its ninth step.
+    """
     np.savez(
         tmp_path / "data.npz",
         **{
@@ -477,10 +499,10 @@ def launch(tmp_path, tiny_dataset):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 
-    def start(config, run_dir):
+    def start(config, run_dir, fault="", before=()):
         (tmp_path / "config.json").write_text(run_lib.to_json(config))
         return subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(tmp_path), str(run_dir)],
+            [*before, sys.executable, "-c", SCRIPT, str(tmp_path), str(run_dir), fault],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -545,6 +567,62 @@ def test_a_run_that_is_killed_again_and_again(tiny_config, tmp_path, launch, kil
     assert manifests[0]["arrays"] == manifests[1]["arrays"]
     states = [_restored(config, tmp_path / name) for name in ("straight", "killed")]
     _assert_same(*states)
+
+
+FAULTS = {
+    "a line of metrics is torn by a full disk": (
+        "size = os.path.getsize(run_dir / 'metrics.jsonl')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, -1))",
+        "cannot write to {run_dir}: File too large.",
+    ),
+    "the disk is too full for a checkpoint": (
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, -1))",
+        "cannot write the checkpoint of step 12 to {run_dir}/checkpoints/12: ",
+    ),
+    "checkpoints may not be written": (
+        "os.chmod(run_dir / 'checkpoints', 0o555)",
+        "cannot write the checkpoint of step 12 to {run_dir}/checkpoints/12: Permission denied.",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_run_that_can_no_longer_write_stops_and_loses_nothing(
+    tiny_config, tmp_path, launch, fault
+):
+    """The error comes in the same epoch; put right, the run ends with the same bits."""
+    config = dataclasses.replace(tiny_config, epochs=3, log_every=1)
+    process = launch(config, tmp_path / "straight")
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    process = launch(config, tmp_path / "straight")
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    run_dir = tmp_path / "run"
+    code, message = FAULTS[fault]
+    process = launch(config, run_dir, code, UNPRIVILEGED)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 1, output
+    # Threads of orbax may add what they think of a full disk.
+    assert f"\n{message.format(run_dir=run_dir)}" in output
+    assert checkpoint.Checkpoints(run_dir).steps() == [6]
+    (run_dir / "checkpoints").chmod(0o755)
+    process = launch(config, run_dir)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    _assert_same(*(_restored(config, tmp_path / name) for name in ("straight", "run")))
+    assert _records(run_dir) == _records(tmp_path / "straight")
+
+
+def test_a_read_only_run_directory_is_refused(tiny_config, tmp_path, launch):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir(mode=0o555)
+    process = launch(tiny_config, run_dir, "", UNPRIVILEGED)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 1
+    assert output.splitlines()[-1].endswith("Permission denied.")
+    assert str(run_dir) in output.splitlines()[-1]
+    assert "Traceback" not in output
 
 
 def _restored(config, run_dir):
