@@ -300,3 +300,15 @@ def test_comparison_with_nothing_to_compare():
         mean_activations(lambda images: images, np.zeros((8, 8, 3)))
     with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
         mean_activations(lambda images: images, np.zeros((1, 8, 8, 3)), batch=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_a_layer_of_equal_weights_is_computed_right(value):
+    """XLA sums a product with such a constant to garbage, so weights may not be constants."""
+    kernel = np.full((576, 64), value, np.float32)
+    images = np.random.default_rng(0).random((100, 8, 8, 576), np.float32)
+    found = mean_activations(lambda x: x @ kernel, images)
+    expected = np.repeat(value * images.mean((1, 2)).sum(-1, keepdims=True), 64, axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    made = visualize(lambda x: x @ kernel, [0, 63], image_shape=(8, 8, 576), steps=2, chunk=2)
+    assert np.abs(made.activations).max() <= value * 576

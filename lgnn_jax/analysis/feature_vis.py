@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -144,13 +145,21 @@ def visualize(
     valid = len(image_shape) == 3 and all(side >= 1 for side in image_shape)
     _require(valid, "image_shape", "(height, width, colours), each at least 1", image_shape)
     chunk = min(chunk, len(numbers))
-    count = _channel_count(apply, (chunk * views, *image_shape))
+    climbing = _traced(apply, (chunk * views, *image_shape))
+    count = climbing.channels
     for number in numbers[(numbers < 0) | (numbers >= count)]:
         raise ValueError(f"channels: there is no channel {number}, only 0 to {count - 1}.")
+    final, arrays = _traced(apply, (chunk, *image_shape)), climbing.arrays
 
     bounds = {"jitter": jitter * min(image_shape[:2]), "rotation": rotation, "scale": scale}
     begin, climb, finish = _programs(
-        apply, image_shape, views, bounds, decorrelate, optax.adam(learning_rate), seed
+        (climbing.call, final.call),
+        image_shape,
+        views,
+        bounds,
+        decorrelate,
+        optax.adam(learning_rate),
+        seed,
     )
     starts = range(0, len(numbers), chunk)
     parts = []
@@ -161,14 +170,14 @@ def visualize(
         state = begin(members)
         course = []
         for step in range(steps):
-            state, found = climb(state, members, step)
+            state, found = climb(state, arrays, members, step)
             # Read one step late, so that the device does not wait for it.
             course[-1:] = [_finite(last, members, step - 1) for last in course[-1:]]
             course.append(found)
             if progress is not None:
                 progress(len(parts) * steps + step + 1, len(starts) * steps)
         course[-1] = _finite(course[-1], members, steps - 1)
-        images, found = finish(state, members)
+        images, found = finish(state, arrays, members)
         parts.append((np.asarray(images), _finite(found, members, steps), np.stack(course, 1)))
     joined = [np.concatenate(arrays)[: len(numbers)] for arrays in zip(*parts, strict=True)]
     images, activations, course = joined
@@ -176,7 +185,7 @@ def visualize(
 
 
 def _programs(
-    apply: Callable[[jax.Array], jax.Array],
+    calls: tuple[Callable, Callable],
     image_shape: tuple[int, int, int],
     views: int,
     bounds: dict[str, float],
@@ -184,16 +193,19 @@ def _programs(
     tx: optax.GradientTransformation,
     seed: int,
 ) -> tuple[Callable, Callable, Callable]:
-    """Compiled, for a chunk of channels: its initial state, a step, and what came of it."""
+    """Compiled, for a chunk of channels: its initial state, a step, and what came of it.
+
+    `calls` are the network on all views of the chunk's images, and on the images themselves.
+    """
     size, colours = tuple(image_shape[:2]), image_shape[2]
     above, beside = margins(size, **bounds)
     canvas = (size[0] + 2 * above, size[1] + 2 * beside)
     key_images, key_views = jax.random.split(jax.random.key(seed))
 
-    def answers(images, numbers):
+    def answers(call, arrays, images, numbers):
         """Activation of each channel on its images `(views, height, width, channels, colours)`."""
         batch = images.transpose(0, 3, 1, 2, 4).reshape(-1, *image_shape)
-        found = _over_space(apply(batch))
+        found = _over_space(call(arrays, batch))
         found = found.reshape(len(images), len(numbers), -1).mean(axis=0)
         return jnp.take_along_axis(found, numbers[:, None], axis=1)[:, 0]
 
@@ -207,13 +219,13 @@ def _programs(
     # library's networks take as long on a CPU, but those with XLA's convolutions four times as
     # long, in other cases 20 to 50 times.
     @jax.jit
-    def climb(state, numbers, step):
+    def climb(state, arrays, numbers, step):
         coefficients, opt_state = state
         maps = random_views(jax.random.fold_in(key_views, step), views, **bounds)
 
         def loss(coefficients):
             images = to_images(coefficients, canvas, decorrelate=decorrelate)
-            found = answers(warp(images, maps, size), numbers)
+            found = answers(calls[0], arrays, warp(images, maps, size), numbers)
             # As images do not depend on each other, the gradient of the sum is that of each.
             return -found.sum(), found
 
@@ -222,10 +234,10 @@ def _programs(
         return (optax.apply_updates(coefficients, updates), opt_state), found
 
     @jax.jit
-    def finish(state, numbers):
+    def finish(state, arrays, numbers):
         images = to_images(state[0], canvas, decorrelate=decorrelate)
         images = images[above:, beside:][: size[0], : size[1]]
-        return images.transpose(2, 0, 1, 3), answers(images[None], numbers)
+        return images.transpose(2, 0, 1, 3), answers(calls[1], arrays, images[None], numbers)
 
     return begin, climb, finish
 
@@ -256,14 +268,18 @@ def mean_activations(
     valid = len(shape) == 4 and min(shape) >= 1
     _require(valid, "images", "(n, height, width, colours), n >= 1", f"shape {shape}")
     batch = min(batch, len(images))
-    _channel_count(apply, (batch, *shape[1:]))
+    network = _traced(apply, (batch, *shape[1:]))
     top = 255 if images.dtype == np.uint8 else 1
-    means = jax.jit(lambda x: _over_space(apply(x.astype(jnp.float32) / top)))
+
+    @jax.jit
+    def means(arrays, x):
+        return _over_space(network.call(arrays, x.astype(jnp.float32) / top))
+
     found = []
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
         fill = [(0, batch - len(part)), (0, 0), (0, 0), (0, 0)]
-        found.append(np.asarray(means(np.pad(part, fill)))[: len(part)])
+        found.append(np.asarray(means(network.arrays, np.pad(part, fill)))[: len(part)])
     return np.concatenate(found)
 
 
@@ -312,9 +328,23 @@ def _finite(activations, numbers: np.ndarray, step: int) -> np.ndarray:
     return activations
 
 
-def _channel_count(apply, shape: tuple[int, ...]) -> int:
-    """The channels of `apply`'s activations for images of this shape, from a trace of it."""
-    found = jax.eval_shape(apply, jax.ShapeDtypeStruct(shape, jnp.float32))
+class _Traced(NamedTuple):
+    """A network apart from its weights."""
+
+    call: Callable[[list[jax.Array], jax.Array], jax.Array]  # of `arrays` and images
+    arrays: list[jax.Array]
+    channels: int
+
+
+def _traced(apply: Callable[[jax.Array], jax.Array], shape: tuple[int, ...]) -> _Traced:
+    """Traces `apply` for images of a shape; the arrays that it closes over become arguments.
+
+    As constants XLA would fold them, which takes its time; and on CPUs it sums a product with a
+    constant matrix of equal values, a dead layer, to garbage: `jit(lambda x: (x @ zeros).sum(0))`,
+    of jax 0.10.2, is not zero.
+    """
+    image = jax.ShapeDtypeStruct(shape, jnp.float32)
+    jaxpr, found = jax.make_jaxpr(apply, return_shape=True)(image)
     valid = isinstance(found, jax.ShapeDtypeStruct) and found.ndim >= 2
     if not valid or found.shape[0] != shape[0]:
         what = jax.tree.map(lambda leaf: leaf.shape, found)
@@ -322,7 +352,11 @@ def _channel_count(apply, shape: tuple[int, ...]) -> int:
             f"apply must return one array ({shape[0]}, ..., channels) for images {shape}, "
             f"got {what}."
         )
-    return found.shape[-1]
+
+    def call(arrays, images):
+        return jax.core.eval_jaxpr(jaxpr.jaxpr, arrays, images)[0]
+
+    return _Traced(call, [jnp.asarray(array) for array in jaxpr.consts], found.shape[-1])
 
 
 def _over_space(activations: jax.Array) -> jax.Array:
