@@ -132,16 +132,22 @@ def replace_text(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
+# What is read of a line of metrics.jsonl.
+_READ = {"step": int, "split": str, "accuracy": (int, float), "seconds": (int, float)}
+
+
 def _read(path: Path) -> list[dict[str, Any]]:
     """Reads metrics.jsonl; the end of its last line may be missing."""
     records = []
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
         except ValueError:
             record = None
-        if isinstance(record, dict) and {"step", "split", "accuracy", "seconds"} <= set(record):
+        if isinstance(record, dict) and all(
+            isinstance(record.get(name), kind) for name, kind in _READ.items()
+        ):
             records.append(record)
         elif number < len(lines):
             raise ValueError(f"{path}, line {number}, is damaged: {line[:60]!r}.")

@@ -1,17 +1,16 @@
 """From the runs of a sweep to tables: accuracy by seed against the baseline, filters, maps."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from lgnn_jax.config import Config, Model, Optimizer, Som, Variant, from_json
-from lgnn_jax.run import CONFIG
+from lgnn_jax.config import Config, Model, Optimizer, Som, Variant, difference
+from lgnn_jax.run import FREE, load_config
 from lgnn_jax.session import RunError
-from lgnn_jax.sweep import RESULT
+from lgnn_jax.sweep import RESULT, read_result
 
 RESAMPLES = 9999
 
@@ -99,19 +98,18 @@ def collect(out: Path) -> list[Runs]:
     """Reads the finished runs of a sweep, the baseline first.
 
     Raises:
-      RunError: if there are none, a file is damaged, or runs of one seed began with different
-        weights.
+      RunError: if there are none, a file is damaged, runs differ in more than their setting and
+        seed, in their epochs, say, or runs of one seed began with different weights.
     """
     found = {}
     for path in sorted(out.glob(f"*/seed_*/{RESULT}")):
+        config = load_config(path.parent)
         try:
-            result = json.loads(path.read_text())
-            config = from_json((path.parent / CONFIG).read_text())
-            for name in ("test_accuracy", "init_sha256", "magnitudes", "maps"):
-                result[name]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path} is damaged: {error}.") from None
+            result = read_result(path)
+        except ValueError as error:
+            raise RunError(str(error)) from None
         runs = found.setdefault(config.name, Runs(config.name, config, {}))
+        _check_alike(out, next(iter(found.values())), runs, config)
         runs.results[config.seed] = result
     if not found:
         raise RunError(f"{out} holds no finished run of a sweep.")
@@ -132,6 +130,19 @@ def collect(out: Path) -> list[Runs]:
         return get_args(Variant).index(runs.config.variant), layers, s.kernel_size, s.sigma
 
     return sorted(found.values(), key=place)
+
+
+def _check_alike(out: Path, first: Runs, runs: Runs, config: Config) -> None:
+    """Raises RunError if a run differs in more than its setting and seed from the others."""
+    for other, of_setting in ((runs.config, False), (first.config, True)):
+        for name, theirs, ours in difference(other, config):
+            setting = of_setting and (name == "variant" or name.startswith("som."))
+            if name not in ("seed", *FREE) and not setting:
+                raise RunError(
+                    f"{out}: {other.name}, seed {other.seed}, and {config.name}, seed "
+                    f"{config.seed}, cannot be compared: {name} is {theirs!r} in one and {ours!r} "
+                    "in the other."
+                )
 
 
 def differences(runs: Runs, baseline: Runs) -> dict[int, float]:

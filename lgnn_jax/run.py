@@ -28,7 +28,7 @@ from lgnn_jax.train import TrainState
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 _LOCK = ".lock"
 # What a resumed run may have otherwise than it was begun: nothing of it changes a step.
-_FREE = ("name", "checkpoint_every", "log_every", "on_nan")
+FREE = ("name", "checkpoint_every", "log_every", "on_nan")
 
 
 def check_run_dir(run_dir: Path, config: Config, *, resume: bool) -> None:
@@ -46,7 +46,7 @@ def check_run_dir(run_dir: Path, config: Config, *, resume: bool) -> None:
         old_config = load_config(run_dir)
         for name, old, new in difference(old_config, config):
             longer = name == "epochs" and new > old and config.variant != "decreasing"
-            if name in _FREE or longer:
+            if name in FREE or longer:
                 continue
             hint = ""
             if name == "epochs":
@@ -56,8 +56,11 @@ def check_run_dir(run_dir: Path, config: Config, *, resume: bool) -> None:
                 f"not {new!r}.{hint}"
             )
         return
-    if run_dir.exists() and not run_dir.is_dir():
-        raise RunError(f"{run_dir} is a file: name another place with --run-dir.")
+    place = next(p for p in (run_dir, *run_dir.absolute().parents) if p.exists())
+    if not place.is_dir():
+        raise RunError(f"{place} is a file: name another place with --run-dir.")
+    if not os.access(place, os.W_OK):
+        raise RunError(f"{place} may not be written to: name another place with --run-dir.")
     if (run_dir / CONFIG).exists():
         raise RunError(
             f"{run_dir} already holds a run: pass --resume to go on with it, or name another "
@@ -163,6 +166,13 @@ def _train(session, run_dir, log):
     config, steps_per_epoch = session.config, session.plan.steps_per_epoch
     checkpoints = checkpoint.Checkpoints(run_dir, say=log.say)
     restored = checkpoints.restore(session.initial_state)
+    if restored is None and (run_dir / SUMMARY).exists():
+        raise RunError(
+            f"{run_dir} holds a run that was finished, and none of its checkpoints: name another "
+            "place with --run-dir to train it again."
+        )
+    if restored is None and (run_dir / METRICS).exists():
+        log.say("There is no checkpoint yet: the run begins anew.")
     state = session.place(session.initial_state if restored is None else restored)
     first_step = int(state.step)
     compile_seconds = 0.0
@@ -188,9 +198,11 @@ def _train(session, run_dir, log):
 def _summary(session, state, run_dir, compile_seconds, log):
     """Returns what goes into summary.json: of a run that was complete before, what is there."""
     if compile_seconds == 0.0 and (run_dir / SUMMARY).exists():
-        return json.loads((run_dir / SUMMARY).read_text())
+        return _read_summary(run_dir / SUMMARY)
     tested = [record for record in log.records if record["split"] == "test"]
     config = session.config
+    if len(tested) < config.epochs:
+        log.say(f"{METRICS} has {len(tested)} of {config.epochs} tests: the best is of those.")
     return {
         "name": config.name,
         "variant": config.variant,
@@ -209,6 +221,16 @@ def _summary(session, state, run_dir, compile_seconds, log):
             **{package.__name__: package.__version__ for package in (jax, flax, optax, np)},
         },
     }
+
+
+def _read_summary(path):
+    try:
+        summary = json.loads(path.read_text())
+        for name in ("test_accuracy", "best_test_accuracy", "wall_seconds"):
+            summary[name] + 0.0
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"{path} is damaged: once it is removed, --resume makes it anew.") from None
+    return summary
 
 
 def restore(config: Config, dataset: data.Dataset, run_dir: Path) -> tuple[Session, TrainState]:

@@ -11,20 +11,55 @@ from typing import Any
 
 import jax
 import numpy as np
+import pydantic
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from lgnn_jax.analysis.filters import magnitudes
+from lgnn_jax.analysis.filters import Magnitudes, magnitudes
 from lgnn_jax.analysis.topography import neighbour_correlation
 from lgnn_jax.config import Config, Variant
 from lgnn_jax.data import Dataset
 from lgnn_jax.log import Log, duration, replace_text
-from lgnn_jax.run import CONFIG, check_run_dir, run
+from lgnn_jax.run import CONFIG, check_run_dir, load_config, run
 from lgnn_jax.session import Plan
 from lgnn_jax.som import path_name
 
 RESULT = "result.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Map:
+    neighbours: float
+    shuffled: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Result:
+    """What a table needs of a result.json, which holds more."""
+
+    test_accuracy: float
+    init_sha256: str
+    magnitudes: Magnitudes
+    maps: dict[str, _Map]
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Returns what a result.json holds.
+
+    Raises:
+      ValueError: if it is damaged, in one line that names what is wrong.
+    """
+    try:
+        result = json.loads(path.read_text())
+        pydantic.TypeAdapter(_Result).validate_python(result)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise ValueError(f"{path} is damaged: {where}: {first['msg'].lower()}.") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}.") from None
+    return result
 
 
 def settings(
@@ -73,7 +108,7 @@ def sweep(
 
     Run directories are `out / name / seed_<seed>`. One seed means the same initial weights and the
     same images in the same order for all configs. A finished run is left as it is, one that was
-    begun is resumed, and one that fails does not stop the others.
+    begun, or is to have more epochs now, is resumed, and one that fails does not stop the others.
 
     Args:
       configs: see `settings`; their own seeds are not used.
@@ -98,11 +133,12 @@ def sweep(
         check_run_dir(folder, runs[key], resume=(folder / CONFIG).exists())
     failures = {}
     with _Board(list(configs), seeds, console) as board:
-        finished = {key for key, folder in folders.items() if (folder / RESULT).exists()}
-        for key in finished:
-            board.found(key, json.loads((folders[key] / RESULT).read_text())["test_accuracy"])
+        accuracies = {key: _finished(folder, runs[key]) for key, folder in folders.items()}
+        for key, accuracy in accuracies.items():
+            if accuracy is not None:
+                board.found(key, accuracy)
         for key, config in runs.items():
-            if key in finished:
+            if accuracies[key] is not None:
                 continue
             board.begin(key)
             try:
@@ -127,8 +163,18 @@ def machine() -> str:
     return f"{cpu}, {os.cpu_count()} cores"
 
 
+def _finished(folder: Path, config: Config) -> float | None:
+    """The accuracy of a run that has all its epochs and a result, or None."""
+    try:
+        result = read_result(folder / RESULT)
+    except ValueError:
+        return None  # it is made again
+    return result["test_accuracy"] if load_config(folder).epochs == config.epochs else None
+
+
 def _run(config: Config, dataset: Dataset, folder: Path, log: Log) -> dict[str, Any]:
     """Trains, or finishes, one run; writes and returns its result."""
+    (folder / RESULT).unlink(missing_ok=True)  # of fewer epochs
     with log:
         summary, plan, state = run(config, dataset, folder, log, resume=(folder / CONFIG).exists())
     params = jax.device_get(state.params)

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -113,11 +114,27 @@ def test_damage_is_one_clear_line(tiny_config, tiny_dataset, tmp_path):
     for damaged, message in (
         ("[1]\n" + metrics, r"metrics\.jsonl, line 1, is damaged: '\[1\]'"),
         ("{}\n" + metrics, r"metrics\.jsonl, line 1, is damaged: '\{\}'"),
+        (metrics.replace('"step": 6', '"step": "6"', 1), r"metrics\.jsonl, line 1, is damaged"),
+        (metrics.replace('"accuracy": ', '"accuracy": "', 1), r"line 1, is damaged"),
+        ("\xff\n" + metrics, r"metrics\.jsonl, line 1, is damaged"),
     ):
-        (run_dir / "metrics.jsonl").write_text(damaged)
+        (run_dir / "metrics.jsonl").write_text(damaged, encoding="latin-1")
         with pytest.raises(RunError, match=message):
             _run(config, tiny_dataset, run_dir, resume=True)
-        assert (run_dir / "metrics.jsonl").read_text() == damaged
+        assert (run_dir / "metrics.jsonl").read_text(encoding="latin-1") == damaged
+    (run_dir / "metrics.jsonl").write_text(metrics)
+    summary = (run_dir / "summary.json").read_text()
+    for damaged in ('{"init', "{}", "[]", '{"test_accuracy": "x"}'):
+        (run_dir / "summary.json").write_text(damaged)
+        with pytest.raises(RunError, match=r"summary\.json is damaged: once it is removed"):
+            _run(config, tiny_dataset, run_dir, resume=True)
+    (run_dir / "summary.json").unlink()
+    again, _ = _run(config, tiny_dataset, run_dir, resume=True)
+    assert again["test_accuracy"] == json.loads(summary)["test_accuracy"]
+    shutil.rmtree(run_dir / "checkpoints")
+    with pytest.raises(RunError, match="was finished, and none of its checkpoints"):
+        _run(config, tiny_dataset, run_dir, resume=True)
+    assert (run_dir / "metrics.jsonl").read_text() == metrics
 
 
 @pytest.mark.usefixtures("one_device")

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -257,6 +258,57 @@ def test_runs_that_cannot_be_compared(tmp_path):
         results.collect(tmp_path)
     with pytest.raises(RunError, match="holds no finished run"):
         results.collect(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test_accuracy": "x"}, "result.json is damaged: test_accuracy: input should be a valid"),
+        ({"magnitudes": None}, "result.json is damaged: magnitudes"),
+        ({"maps": {"conv1_1": {}}}, "result.json is damaged: maps.conv1_1.neighbours"),
+    ],
+)
+def test_damaged_results_are_one_line(tmp_path, change, message):
+    _write_run(tmp_path, "baseline", 0, 0.5)
+    path = tmp_path / "baseline/seed_0/result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(RunError, match=message) as error:
+        results.collect(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_runs_of_other_lengths_are_not_compared(tmp_path):
+    _write_run(tmp_path, "baseline", 0, 0.5, config=Config(epochs=3))
+    _write_run(tmp_path, "constant", 0, 0.5, config=Config(epochs=1))
+    with pytest.raises(
+        RunError,
+        match="baseline, seed 0, and constant, seed 0, cannot be compared: epochs is 3 in one and",
+    ):
+        results.collect(tmp_path)
+    shutil.rmtree(tmp_path / "baseline")
+    _write_run(tmp_path, "constant", 1, 0.5, config=Config(epochs=1, som=Som(sigma=1.0)))
+    with pytest.raises(RunError, match=r"som\.sigma is 0\.5 in one and 1\.0 in the other"):
+        results.collect(tmp_path)
+
+
+def test_finished_runs_are_given_more_epochs(tmp_path, monkeypatch):
+    """And results that cannot be read are made again."""
+    config = Config(variant="constant", epochs=1)
+    for seed in (0, 1, 2):
+        _write_run(tmp_path, "constant", seed, 0.5, config=config)
+    (tmp_path / "constant/seed_2/result.json").write_text("{")
+    begun = []
+
+    def run(config, dataset, folder, log):
+        begun.append((config.epochs, config.seed))
+        return {"test_accuracy": 0.5}
+
+    monkeypatch.setattr(sweep, "_run", run)
+    console = Console(file=io.StringIO())
+    for epochs in (1, 2):
+        configs = {"constant": dataclasses.replace(config, epochs=epochs)}
+        sweep.sweep(configs, [0, 1, 2], None, tmp_path, console)
+    assert begun == [(1, 2), (2, 0), (2, 1), (2, 2)]
 
 
 def test_the_board_tells_what_is_left():
