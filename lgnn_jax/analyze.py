@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ FOLDER, NUMBERS = "figures", "analysis.json"
 _POSITIONS = ((1, 1), (1, 3), (1, 5))  # of the filters in Figure 2
 _REGIONS = 3  # that are shown of a set of classes
 _TESTED = 1000  # images that a visualisation has to exceed
+_SAFE = r"\w.+-"  # in names of files
 _LARGEST = 6  # classes of a set whose maps are shown
 Progress = Callable[[str, int, int], None]
 
@@ -99,7 +101,10 @@ def analyze(
     chosen = request.layers or tuple(maps)[-1:]
     for layer in chosen:
         if layer not in maps:
-            raise RunError(f"no convolution {layer!r} with a map" + nearest(layer, list(maps)))
+            raise RunError(
+                f"no convolution {layer!r} with a map{nearest(layer, list(maps))} Those with one "
+                f"are {', '.join(maps)}."
+            )
     names = dataset.class_names
     texts = request.classes or class_sets.usual(dataset.name, names)
     try:
@@ -108,10 +113,7 @@ def analyze(
         raise RunError(str(error)) from None
     if sets and len(names) < 3:
         raise RunError(f"{dataset.name} has {len(names)} classes: sets of them need three.")
-    try:
-        (out / FOLDER).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write to {out / FOLDER}: {error.strerror}.") from error
+    _check_writable(out)
     document: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "test_images": len(dataset.test_images),
@@ -131,21 +133,48 @@ def analyze(
         look = _Look(trained, layer, maps[layer], measured, dataset, sets, request, progress)
         drawn |= look.draw(document)
     drawn = dict(zip(_file_names(drawn), drawn.values(), strict=True))
+    document["figures"] = list(drawn)
+    earlier = _figures_before(out)
     try:
         for name, figure in drawn.items():
             figures.save(figure, out / FOLDER / name)
-        document["figures"] = list(drawn)
+        for name in earlier - set(drawn):
+            for suffix in figures.SUFFIXES:
+                (out / FOLDER / (name + suffix)).unlink(missing_ok=True)
         replace_text(out / NUMBERS, json.dumps(document, indent=1, allow_nan=False) + "\n")
     except OSError as error:
-        raise RunError(f"cannot write to {error.filename or out}: {error.strerror}.") from error
+        where = str(error.filename or out).removesuffix(".tmp")
+        raise RunError(f"cannot write to {where}: {error.strerror}.") from error
     return document
+
+
+def _check_writable(out):
+    """Raises RunError unless files can be made in the folder and in that of its figures."""
+    for folder in (out, out / FOLDER):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise RunError(f"cannot write to {folder}: {error.strerror}.") from error
+    if (out / NUMBERS).is_dir():
+        raise RunError(f"cannot write to {out / NUMBERS}: it is a folder.")
+
+
+def _figures_before(out):
+    """The names of the figures that the analysis.json in a folder says that there are."""
+    try:
+        names = json.loads((out / NUMBERS).read_text())["figures"]
+        return {name for name in names if re.fullmatch(rf"[{_SAFE}]+", name)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()  # there is none, or it is something else
 
 
 def _file_names(names):
     """Names that any file system takes, each once."""
     found = []
     for name in names:
-        short = re.sub(r"[^\w.+-]+", "_", name)[:80]
+        short = re.sub(rf"[^{_SAFE}]+", "_", name)[:80]
         found.append(short if short not in found else f"{short}_{len(found)}")
     return found
 
@@ -220,21 +249,34 @@ def _overview(trained, maps, measured):
             first,
             {t.name: measured[t.name][first].magnitudes for t in trained},
         )
-    control = next((t.name for t in trained if t.config.variant == "baseline"), trained[0].name)
-    orders = {
-        t.name: {n: x.weights.neighbours.value for n, x in measured[t.name].items()}
+    runs = {
+        t.name: {
+            layer: _alive(found.weights, found.dims) for layer, found in measured[t.name].items()
+        }
         for t in trained
     }
-    orders[f"{control}, sorted after training"] = {
-        layer: found.resorted.neighbours.value for layer, found in measured[control].items()
+    control = next((t.name for t in trained if t.config.variant == "baseline"), trained[0].name)
+    controls = {
+        f"{control}, sorted after training": {
+            layer: found.resorted.neighbours.value
+            for layer, found in measured[control].items()
+            if _alive(found.resorted, found.dims)
+        }
     }
-    orders["untrained"] = {n: x.untrained.neighbours.value for n, x in measured[control].items()}
-    shuffled = {
-        layer: (found.weights.neighbours.shuffled.mean(), found.weights.neighbours.shuffled.std())
-        for layer, found in measured[control].items()
-    }
-    drawn["order"] = figures.order_by_layer(orders, shuffled)
+    untrained = {}  # runs by the values that they began with
+    for t in trained:
+        values = {n: x.untrained.neighbours.value for n, x in measured[t.name].items()}
+        untrained.setdefault(tuple(values.items()), []).append(t.name)
+    for values, names in untrained.items():
+        of = f": {', '.join(names)}" if len(untrained) > 1 else ""
+        controls[f"untrained{of}"] = dict(values)
+    drawn["order"] = figures.order_by_layer(runs, controls)
     return drawn
+
+
+def _alive(found, dims):
+    """The correlation of neighbours, or None if no two filters are alive to have one."""
+    return found.neighbours if dims[0] * dims[1] - found.dead_count > 1 else None
 
 
 class _Look:
@@ -283,7 +325,7 @@ class _Look:
                     [self.dataset.class_names[label] for label in shown],
                     dims,
                     f"{layer}, {t.name}",
-                    shared_by=text.replace("+", " and ").replace("_", " "),
+                    shared_by=class_sets.parts(text, self.dataset.class_names),
                     regions=_shown(shared[text]),
                     pictures=pictures.get(t.name),
                 )
@@ -312,13 +354,14 @@ class _Look:
         for regions in shared:
             for region in _shown(regions):
                 shown |= set(region.neurons.tolist())
+        stage = f"{t.name}: visualisations of {self.layer}"
         channels = range(count) if self.request.visualize == "all" else sorted(shown)
         found = visualize(
             lambda images: t.apply(images)[self.layer],
             list(channels),
             image_shape=shape,
             steps=self.request.steps,
-            progress=lambda done, all_: self.progress(f"{t.name}: visualisations", done, all_),
+            progress=lambda done, all_: self.progress(stage, done, all_),
         )
         pictures = np.ones((count, *shape))
         pictures[found.channels] = found.images

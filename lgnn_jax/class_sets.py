@@ -53,7 +53,7 @@ def members(text: str, data_name: str, class_names: Sequence[str]) -> tuple[int,
     """Returns the classes that a text names.
 
     Args:
-      text: a set of `NAMED[data_name]`, or one or more classes joined by "+".
+      text: sets of `NAMED[data_name]` and classes, joined by "+".
       data_name: the data set.
       class_names: of its classes, in the order of their labels.
 
@@ -61,7 +61,8 @@ def members(text: str, data_name: str, class_names: Sequence[str]) -> tuple[int,
       Their labels, in the order in which they are named, each once.
 
     Raises:
-      ValueError: for a name that is neither a set nor a class, or for all classes together.
+      ValueError: for a name that is neither a set nor a class, or is missing, and for all classes
+        together.
 
     Example:
       >>> members("ship+cat", "cifar10", ["cat", "dog", "ship"])
@@ -70,16 +71,22 @@ def members(text: str, data_name: str, class_names: Sequence[str]) -> tuple[int,
     named = NAMED.get(data_name, {})
     known = list(class_names)
     labels = []
-    for name in [text] if text in known else named.get(text, text.split("+")):
-        if name not in known:
+    for part in parts(text, known):
+        if not part.strip():
+            raise ValueError(f"the name of a class is missing in {text!r}.")
+        if part not in known and part not in named:
             raise ValueError(
-                f"{data_name} has no class or set of classes {name!r}"
-                + nearest(name, [*known, *named]).rstrip(".")
-                + ". Join classes by '+', as in "
-                + f"{'+'.join(known[:2])!r}."
+                f"{data_name} has no class or set of classes {part!r}"
+                + nearest(part, [*known, *named])
+                + f" Join them by '+', as in {'+'.join(known[:2])!r}."
             )
-        labels.append(known.index(name))
+        labels += map(known.index, [part] if part in known else named[part])
     labels = tuple(dict.fromkeys(labels))
     if len(labels) == len(known):
         raise ValueError(f"{text!r} has all {len(known)} classes of {data_name}: leave some out.")
     return labels
+
+
+def parts(text: str, class_names: Sequence[str]) -> list[str]:
+    """Returns the names that "+" joins in a text; the name of a class may hold one itself."""
+    return [text] if text in class_names else text.split("+")

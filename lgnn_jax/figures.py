@@ -5,31 +5,40 @@ it as PNG and SVG. Colours are safe for the colour-blind: Okabe and Ito's for li
 and a map from blue over white to red, which differ in more than hue.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.path import Path as Outline
 from matplotlib.ticker import MaxNLocator
 
 from lgnn_jax.analysis.activations import Region
 from lgnn_jax.analysis.correlations import CorrelationMaps
 from lgnn_jax.analysis.filters import Magnitudes
+from lgnn_jax.analysis.shuffles import AgainstShuffles
 from lgnn_jax.analysis.topography import DistanceCurve
 from lgnn_jax.som import SomDimensions
 
+SUFFIXES = (".png", ".svg")
 PAGE = 7.0  # inches
 OUTLINES = ("#D55E00", "#009E73", "#0072B2", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v")
 _DIVERGING = "RdBu_r"
+_LEFT, _GAP = 0.5, 0.4  # inches before the first map, and between two
 _styled = matplotlib.rc_context({"font.size": 8, "axes.titlesize": 8, "figure.titlesize": 9})
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
     """Writes a figure as `path` with .png (200 dots an inch) and .svg; returns both paths."""
-    paths = [path.with_name(path.name + suffix) for suffix in (".png", ".svg")]
+    paths = [path.with_name(path.name + suffix) for suffix in SUFFIXES]
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "lgnn_jax"}):  # the same file for the same figure
         figure.savefig(paths[0], dpi=200, bbox_inches="tight")
@@ -54,21 +63,41 @@ def first_layer(
       magnitudes: by run.
     """
     m, n = dims
-    side = min(2.3, PAGE / max(len(filters), 2))
-    figure = _figure(
-        max(side * len(filters), 4.0), side * m / n + 1.1, f"{layer}: filters on the {m}x{n} map"
+    columns = min(len(filters), 3)
+    rows = -(-len(filters) // columns)
+    width = min(2.2, 3.4 * n / m)
+    step = max(width, 1.6) + _GAP
+    height = width * m / n
+    page = _Page.of(
+        _LEFT + columns * step + 0.5,
+        rows * (height + 1.2),
+        f"{layer}: filters on the {m}x{n} map,\neach scaled by itself from its least weight to its "
+        "largest",
     )
-    axes = figure.subplots(1, len(filters), squeeze=False)[0]
-    for ax, (run, pictures) in zip(axes, filters.items(), strict=True):
+    for i, (run, pictures) in enumerate(filters.items()):
+        row, column = divmod(i, columns)
+        left, top = _LEFT + column * step, 0.3 + row * (height + 1.2)
+        ax = page.axes(left, top, width, height)
         _mosaic(ax, pictures, dims)
-        ax.set_title(_plain(run))
-        found = magnitudes[run]
-        ax.set_xlabel(
-            f"column\nL2 norms {found.minimum:.3g} to {found.maximum:.3g}\n"
-            f"deviation of their log {found.deviation_of_log:.3f}"
-        )
-    axes[0].set_ylabel("row")
-    return figure
+        ax.set_title(_folded(run, step))
+        ax.set_xlabel(f"column\n{_spread(magnitudes[run])}")
+        if column == 0:
+            ax.set_ylabel("row")
+        if pictures.shape[-1] == 1 and (column == columns - 1 or i == len(filters) - 1):
+            bar = page.figure.colorbar(
+                ScalarMappable(cmap="gray"), cax=page.bar(left + width, top, height)
+            )
+            bar.set_ticks([0, 1], labels=["least", "largest"])
+            bar.set_label("weight of a filter", labelpad=-16)
+    return page.figure
+
+
+def _spread(found: Magnitudes) -> str:
+    """Table III in words."""
+    if found.maximum == 0:
+        return "all filters are zero"
+    low, high = (f"{norm:#.3g}".rstrip(".") for norm in (found.minimum, found.maximum))
+    return f"L2 norms {low} to {high}\ndeviation of their log {found.deviation_of_log:.3f}"
 
 
 @_styled
@@ -86,43 +115,72 @@ def correlations(
     """
     first = next(iter(found.values()))
     count, m, n = first.maps.shape
-    top, left, bottom, right = part_around(first.positions, (m, n))
+    box = part_around(first.positions, (m, n))
     picture_width = 2.4 if pictures else 0.0
-    width = min(1.3, (PAGE - picture_width) / count)
-    height = max(width * m / n, picture_width * (bottom - top) / (right - left))
-    figure = _figure(
-        count * width + picture_width + 0.9,
-        len(found) * (height + 0.55) + 0.9,
+    width = min(1.25, (PAGE - picture_width - _LEFT) / count - _GAP, 3.4 * n / m)
+    step = max(width, 0.8) + _GAP
+    picture_height = picture_width * (box[2] - box[0]) / (box[3] - box[1])
+    height = width * m / n
+    block = max(height, picture_height) + 1.0
+    page = _Page.of(
+        _LEFT + count * step + picture_width,
+        len(found) * block + 0.5,
         f"{layer}: correlation of the weights with those of chosen filters, {m}x{n} map",
     )
-    ratios = [width] * count + [picture_width] * bool(pictures)
-    grid = figure.subplots(len(found), len(ratios), squeeze=False, width_ratios=ratios)
     limit = max(np.abs(maps.maps).max() for maps in found.values()) or 1.0
-    for axes, (run, maps) in zip(grid, found.items(), strict=True):
-        for ax, place, values, colour in zip(
-            axes, maps.positions, maps.maps, _colours(count), strict=False
+    colours = _colours(count)
+    for i, (run, maps) in enumerate(found.items()):
+        top = i * block + 0.5
+        page.text(0.05, top - 0.3, run)
+        for k, (place, values, colour) in enumerate(
+            zip(maps.positions, maps.maps, colours, strict=True)
         ):
-            image = _heat_map(ax, values, limit)
-            ax.set_title(f"filter [{place[0]}, {place[1]}]", color=colour)
-            _outline(ax, [place], colour, width=1.5)
-        axes[0].set_ylabel(_plain(f"{run}\nrow"))
+            ax = page.axes(_LEFT + k * step, top, width, height)
+            itself = np.zeros((m, n), bool)
+            itself[place] = True
+            image = _heat_map(ax, np.ma.array(values, mask=itself), limit)
+            dead = "" if maps.alive[k] else ": dead"
+            ax.set_title(f"filter [{place[0]}, {place[1]}]{dead}", color=colour)
+            _outline(ax, [place], colour, _line(width / n))
+            if k == 0:
+                ax.set_ylabel("row")
         if pictures:
-            ax = axes[-1]
-            part = pictures[run].reshape(m, n, *pictures[run].shape[1:])
-            part = part[top:bottom, left:right].reshape(-1, *pictures[run].shape[1:])
-            _mosaic(ax, part, (bottom - top, right - left), first=(top, left))
-            for place, colour, near in zip(
-                maps.positions, _colours(count), maps.neighbours, strict=False
-            ):
-                inside = [p for p in near if top <= p[0] < bottom and left <= p[1] < right]
-                for p in [place, *inside]:
-                    _outline(ax, [p], colour, width=3.0 if p == place else 1.5)
-            ax.set_title(f"outlined: neighbours from {maps.threshold:.2f}")
-    figure.colorbar(image, ax=grid, location="bottom", shrink=0.6, aspect=40, label="correlation")
-    if pictures:
-        for ax in grid[:, -1]:
-            ax.set_anchor("N")  # a colour bar centres those that it belongs to
-    return figure
+            ax = page.axes(_LEFT + count * step, top, picture_width, picture_height)
+            _part(ax, pictures[run], (m, n), box)
+            _outline_neighbours(ax, maps, colours, box)
+    below = len(found) * block
+    page.figure.colorbar(
+        image,
+        cax=page.axes(_LEFT, below, (count - 1) * step + width, 0.1),
+        orientation="horizontal",
+        label="correlation (grey: the filter itself)",
+    )
+    return page.figure
+
+
+def _outline_neighbours(ax, maps, colours, box):
+    """Outlines chosen filters, and neighbours that are like them: several times, those of several.
+
+    The one that is outlined first lies outside.
+    """
+    top, left, bottom, right = box
+    outlines = {}
+    for place, near, colour in zip(maps.positions, maps.neighbours, colours, strict=True):
+        outlines.setdefault(place, []).insert(0, (colour, 3.0))
+        for p in near:
+            if top <= p[0] < bottom and left <= p[1] < right:
+                outlines.setdefault(p, []).append((colour, 1.5))
+    for place, lines in outlines.items():
+        depth = sum(width for _, width in lines)
+        for colour, width in reversed(lines):
+            _outline(ax, [place], colour, depth)
+            depth -= width
+    title = f"outlined: neighbours with\ncorrelation \u2265 {maps.threshold:.2f}"
+    if not any(maps.alive):
+        title = "no neighbours that correlate:\nthe filters' weights are all equal"
+    elif maps.threshold <= 0:
+        title = "outlined: neighbours with\ncorrelation > 0"
+    ax.set_title(title)
 
 
 @_styled
@@ -132,7 +190,7 @@ def class_maps(
     dims: SomDimensions,
     layer: str,
     *,
-    shared_by: str,
+    shared_by: Sequence[str],
     regions: Sequence[Region],
     pictures: np.ndarray | None = None,
 ) -> Figure:
@@ -143,51 +201,60 @@ def class_maps(
       names: of the classes.
       dims: SOM dimensions `(m, n)`.
       layer: its name.
-      shared_by: the classes that share the regions, in words.
+      shared_by: names of the classes, or sets of classes, that share the regions.
       regions: those to outline, and to show the filters of.
       pictures: visualisations `(neurons, height, width, colours)` of all neurons.
     """
     m, n = dims
     regions = regions[: len(OUTLINES)]
-    width = min(1.5, (PAGE - 0.9) / len(names))
-    boxes = [_box(region, n) for region in regions]
-    shown = bool(boxes) and pictures is not None
-    tile = min(0.6, (PAGE - 0.9) / max(1, sum(b[3] - b[1] + 2 for b in boxes)))
-    heights = [width * m / n + 0.6]
-    if shown:
-        heights.append(tile * max(b[2] - b[0] for b in boxes) + 0.7)
-    title = f"{shared_by} share no region beyond chance"
-    if boxes:
-        found = ", ".join(f"{region.p:.2g}" for region in regions)
-        title = f"outlined: regions that {shared_by} share (p = {found})"
-    figure = _figure(
-        max(width * len(names) + 1.0, 4.2),
-        sum(heights) + 0.45,
-        f"{layer}: mean activation by class, {m}x{n} map\n{title}",
+    width = min(1.4, (PAGE - _LEFT - 0.6) / len(names) - _GAP, 3.4 * n / m)
+    step = max(width, 0.7) + _GAP
+    height = width * m / n
+    boxes = [_box(region, n) for region in regions] if pictures is not None else []
+    tile = min(0.6, (PAGE - _LEFT) / max(1, sum(b[3] - b[1] + 1.5 for b in boxes)))
+    tallest = max((b[2] - b[0] for b in boxes), default=0)
+    page = _Page.of(
+        _LEFT + len(names) * step + 0.5,
+        height + 0.8 + (tile * tallest + 1.0) * bool(boxes),
+        f"{layer}: mean activation by class, {m}x{n} map\n" + _shared(shared_by, names, regions),
     )
-    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    axes = parts[0].subplots(1, len(names), squeeze=False)[0]
     limit = np.abs(means).max() or 1.0
-    for ax, name, values in zip(axes, names, means, strict=True):
+    top = 0.3
+    for k, (name, values) in enumerate(zip(names, means, strict=True)):
+        ax = page.axes(_LEFT + k * step, top, width, height)
         image = _heat_map(ax, values.reshape(m, n), limit)
-        ax.set_title(_plain(name.replace("_", " ")))
+        ax.set_title(_folded(name.replace("_", " "), step))
         for region, colour in zip(regions, OUTLINES, strict=False):
-            _outline(ax, _places(region, n), colour, width=1.5)
-    axes[0].set_ylabel("row")
-    parts[0].colorbar(image, ax=axes.tolist(), label="activation before the ReLU", aspect=30)
-    if shown:
-        ratios = [b[3] - b[1] + 2 for b in boxes]
-        axes = parts[1].subplots(1, len(boxes), squeeze=False, width_ratios=ratios)[0]
-        for ax, region, box, colour in zip(axes, regions, boxes, OUTLINES, strict=False):
-            top, left, bottom, right = box
-            part = pictures.reshape(m, n, *pictures.shape[1:])[top:bottom, left:right]
-            part = part.reshape(-1, *pictures.shape[1:])
-            _mosaic(ax, part, (bottom - top, right - left), first=(top, left))
-            _outline(ax, _places(region, n), colour, width=2.5)
-            size = len(region.neurons)
-            what = f"{size} filters" if size > 1 else "one filter"
-            ax.set_title(f"{what}\np = {region.p:.2g}", color=colour)
-    return figure
+            _outline(ax, _places(region, n), colour, _line(width / n))
+        if k == 0:
+            ax.set_ylabel("row")
+    bar = page.bar(_LEFT + (len(names) - 1) * step + width, top, height)
+    page.figure.colorbar(image, cax=bar, label="activation before the ReLU")
+    left, top = _LEFT, top + height + 0.9
+    for box, region, colour in zip(boxes, regions, OUTLINES, strict=False):
+        rows, columns = box[2] - box[0], box[3] - box[1]
+        ax = page.axes(left, top, tile * columns, tile * rows)
+        _part(ax, pictures, dims, box)
+        _outline(ax, _places(region, n), colour, width=2.5)
+        size = len(region.neurons)
+        what = f"{size} filters" if size > 1 else "one filter"
+        ax.set_title(f"{what}\np = {region.p:.2g}", color=colour)
+        if left == _LEFT:
+            ax.set_ylabel("row")
+        left += max(tile * columns, 0.6) + _GAP
+    return page.figure
+
+
+def _shared(by: Sequence[str], classes: Sequence[str], regions: Sequence[Region]) -> str:
+    """What is shared, in words; a single class has its regions for itself."""
+    by = [name.replace("_", " ") for name in by]
+    who = " and ".join(filter(None, [", ".join(by[:-1]), by[-1]]))
+    found = ", ".join(f"{region.p:.2g}" for region in regions)
+    if len(classes) == 1:
+        nothing, what = f"{who} has no region beyond chance", f"regions of {who}"
+    else:
+        nothing, what = f"{who} share no region beyond chance", f"regions that {who} share"
+    return f"outlined: {what} (p = {found})" if regions else nothing
 
 
 @_styled
@@ -215,6 +282,9 @@ def distance_curves(curves: Mapping[str, DistanceCurve], layer: str, dims: SomDi
     )
     ax = figure.subplots()
     for (run, curve), colour in zip(curves.items(), cycle(OUTLINES), strict=False):
+        if not (curve.value.any() or curve.shuffled.any()):
+            ax.plot([], [], "o-", ms=3, color=colour, label=_label_of(f"{run}: all filters dead"))
+            continue
         curve = _frequent(curve, dims[0] * dims[1])
         ax.plot(curve.distance, curve.value, "o-", ms=3, color=colour, label=_label_of(run))
         low, high = (curve.mean + k * curve.deviation for k in (-2, 2))
@@ -236,41 +306,58 @@ def _frequent(curve: DistanceCurve, pairs: int) -> DistanceCurve:
 
 @_styled
 def order_by_layer(
-    values: Mapping[str, Mapping[str, float]], shuffled: Mapping[str, tuple[float, float]]
+    runs: Mapping[str, Mapping[str, AgainstShuffles | None]],
+    controls: Mapping[str, Mapping[str, float]],
 ) -> Figure:
     """Draws the mean correlation of map neighbours by layer, for networks to compare.
 
     Args:
-      values: by network, then by layer.
-      shuffled: by layer, mean and deviation over shuffled maps.
+      runs: by network, then by layer; beside each its own shuffled maps. None for a layer whose
+        filters are dead, where there is no correlation.
+      controls: by what they are, then by layer.
     """
-    layers = list(shuffled)
+    layers = list(dict.fromkeys(layer for by_layer in runs.values() for layer in by_layer))
     figure = _figure(PAGE, 3.4, "mean correlation of the weights of neighbours on the map")
     ax = figure.subplots()
-    places = np.arange(len(layers))
-    mean, deviation = np.array([shuffled[layer] for layer in layers]).T
-    ax.bar(
-        places, 4 * deviation, bottom=mean - 2 * deviation, width=0.7, color="0.85",
-        label="shuffled maps, two deviations",
-    )  # fmt: skip
-    markers = ("o", "s", "^", "D", "v")
-    styles = zip(cycle(OUTLINES), cycle(markers), strict=False)
-    for (name, by_layer), (colour, marker) in zip(values.items(), styles, strict=False):
-        known = [i for i, layer in enumerate(layers) if layer in by_layer]
+    width = 0.8 / (len(runs) + 1)  # the last place is for the controls
+    for i, (name, by_layer) in enumerate(runs.items()):
+        colour, marker = OUTLINES[i % len(OUTLINES)], _MARKERS[i % len(_MARKERS)]
+        places, known = [], []
+        for layer, found in by_layer.items():
+            place = layers.index(layer) - 0.4 + width * (i + 0.5)
+            if found is None:
+                ax.text(place, 0, " dead", color=colour, rotation=90, ha="center", va="bottom")
+                continue
+            places.append(place)
+            known.append(found)
+        values = np.array([found.value for found in known])
+        mean = np.array([found.shuffled.mean() for found in known])
+        deviation = np.array([found.shuffled.std() for found in known])
+        ax.bar(places, 4 * deviation, width, mean - 2 * deviation, color=colour, alpha=0.25)
+        ax.plot(places, values, marker, ms=4, color=colour, label=_label_of(name))
+    for (name, by_layer), marker in zip(controls.items(), cycle(_MARKERS[::-1]), strict=False):
+        places = [layers.index(layer) + 0.4 - width / 2 for layer in by_layer]
         ax.plot(
-            known,
-            [by_layer[layers[i]] for i in known],
-            marker,
-            ms=5,
-            color=colour,
+            places, list(by_layer.values()), marker, ms=4, color="0.25", mfc="none", mew=0.8,
             label=_label_of(name),
-        )
-    ax.axhline(0, color="0.6", lw=0.6)
-    ax.use_sticky_edges = False
-    ax.set_xticks(places, layers, rotation=30 if max(map(len, layers)) < 10 else 90, ha="right")
+        )  # fmt: skip
+    ax.axhline(0, color="0.6", lw=0.6, zorder=0.5)
+    _limit(ax)
+    ax.set_xticks(
+        range(len(layers)), layers, rotation=30 if max(map(len, layers)) < 10 else 90, ha="right"
+    )
     ax.set_ylabel("correlation")
-    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    bars = Patch(color="0.8", label="a network's own maps,\nshuffled, two deviations")
+    handles = [*ax.get_legend_handles_labels()[0], bars]
+    ax.legend(handles=handles, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def _limit(ax: Axes) -> None:
+    """Leaves room above and below all that is drawn; by itself, matplotlib cuts bars off."""
+    low, high = ax.dataLim.intervaly
+    room = 0.05 * (high - low) or 0.1
+    ax.set_ylim(low - room, high + room)
 
 
 def _figure(width: float, height: float, title: str) -> Figure:
@@ -279,14 +366,54 @@ def _figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
+@dataclass(frozen=True)
+class _Page:
+    """A figure whose parts lie where they are told to, in inches from the left and the title.
+
+    Maps have a fixed aspect: matplotlib's layouts leave bands around them, and its colour bars are
+    of another height.
+    """
+
+    figure: Figure
+    width: float
+    height: float
+    head: float
+
+    @classmethod
+    def of(cls, width: float, height: float, title: str) -> "_Page":
+        head = 0.2 * (title.count("\n") + 1)
+        figure = Figure(figsize=(width, height + head))
+        figure.suptitle(_plain(title), y=1, va="top")
+        return cls(figure, width, height + head, head)
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        bottom = self.height - self.head - top - height
+        x, y = self.width, self.height
+        return self.figure.add_axes((left / x, bottom / y, width / x, height / y))
+
+    def bar(self, left: float, top: float, height: float) -> Axes:
+        """For a colour bar beside a map that ends at `left`."""
+        return self.axes(left + 0.12, top, 0.1, height)
+
+    def text(self, left: float, top: float, text: str) -> None:
+        x, y = left / self.width, 1 - (self.head + top) / self.height
+        self.figure.text(x, y, _plain(text), weight="bold", va="bottom")
+
+
 def _plain(text: str) -> str:
     """A text with no formulas in it."""
     return text.replace("$", r"\$")
 
 
+def _folded(text: str, width: float) -> str:
+    """A text in lines of so many inches."""
+    lines = textwrap.wrap(text.replace("/", "/ "), max(4, int(width / 0.07)))  # paths as well
+    return _plain("\n".join(lines).replace("/ ", "/"))
+
+
 def _label_of(name: str) -> str:
-    """A name as a label; matplotlib leaves those out of a legend that begin with an underscore."""
-    return _plain(f" {name}" if name.startswith("_") else name)
+    """A name in a legend; matplotlib leaves those out of a legend that begin with an underscore."""
+    return " " * name.startswith("_") + _folded(name, 2)
 
 
 def _colours(count: int) -> list[str]:
@@ -294,7 +421,8 @@ def _colours(count: int) -> list[str]:
 
 
 def _heat_map(ax: Axes, values: np.ndarray, limit: float):
-    image = ax.imshow(values, cmap=_DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
+    cmap = matplotlib.colormaps[_DIVERGING].with_extremes(bad="0.6")
+    image = ax.imshow(values, cmap=cmap, vmin=-limit, vmax=limit, interpolation="nearest")
     _label(ax)
     return image
 
@@ -323,9 +451,24 @@ def _mosaic(
     _label(ax)
 
 
+def _part(
+    ax: Axes, pictures: np.ndarray, dims: SomDimensions, box: tuple[int, int, int, int]
+) -> None:
+    """Lays out the pictures of a part of a map: top, left, bottom, right."""
+    top, left, bottom, right = box
+    part = pictures.reshape(*dims, *pictures.shape[1:])[top:bottom, left:right]
+    part = part.reshape(-1, *pictures.shape[1:])
+    _mosaic(ax, part, (bottom - top, right - left), first=(top, left))
+
+
 def _outline(ax: Axes, places: Sequence[tuple[int, int]], colour: str, width: float) -> None:
-    """Draws the border of a set of places on a map."""
+    """Draws the border of a set of places on a map, inside of them."""
     places = set(places)
+    squares = [
+        Outline([(j - 0.5, i - 0.5), (j + 0.5, i - 0.5), (j + 0.5, i + 0.5), (j - 0.5, i + 0.5)])
+        for i, j in sorted(places)
+    ]
+    inside = Outline.make_compound_path(*squares)
     for i, j in places:
         top, left, bottom, right = i - 0.5, j - 0.5, i + 0.5, j + 0.5
         sides = {
@@ -335,8 +478,14 @@ def _outline(ax: Axes, places: Sequence[tuple[int, int]], colour: str, width: fl
             (i, j + 1): ((right, right), (top, bottom)),
         }
         for beyond, line in sides.items():
-            if beyond not in places:
-                ax.plot(*line, color=colour, lw=width, solid_capstyle="projecting", clip_on=False)
+            if beyond not in places:  # twice as wide, of which the half outside is clipped
+                (side,) = ax.plot(*line, color=colour, lw=2 * width, solid_capstyle="projecting")
+                side.set_clip_path(inside, ax.transData)
+
+
+def _line(inches: float) -> float:
+    """The width in points of a line that leaves most of a place of so many inches to be seen."""
+    return min(1.5, 0.2 * 72 * inches)
 
 
 def _places(region: Region, n: int) -> list[tuple[int, int]]:

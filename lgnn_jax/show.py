@@ -12,6 +12,7 @@ from rich.table import Table
 from lgnn_jax.config import Config
 
 _COMMANDS = "commands.json"  # those that made a sweep's folder
+_NONE = "\u2013"  # in place of a number that is not defined
 
 
 def make_table(*columns: tuple[str, str]) -> Table:
@@ -45,19 +46,34 @@ def plan(console: Console, config: Config, plan: Any, train_count: int) -> None:
 
 
 def topography(console: Console, plan: Any, params: Any) -> None:
-    """Prints, by layer, how alike neighbours on the map are, beside the same for shuffled maps."""
+    """Prints, by layer, how alike neighbours on the map are, beside the same for shuffled maps.
+
+    Raises:
+      RunError: if a parameter is not finite.
+    """
+    import jax
+    import numpy as np
+
+    from lgnn_jax.session import RunError
+    from lgnn_jax.som import path_name
     from lgnn_jax.sweep import figures
 
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        finite = np.isfinite(np.asarray(leaf))
+        if not finite.all():
+            raise RunError(
+                f"{path_name(path)} has {np.asarray(leaf)[~finite][0]} among its values: all "
+                "parameters must be finite."
+            )
     table = make_table(
         ("layer", "left"), ("map", "right"), ("neighbours", "right"), ("shuffled", "right")
     )
     for layer, figure in figures(plan, params)["maps"].items():
-        table.add_row(
-            layer,
-            _dimensions(figure["map"]),
-            f"{figure['neighbours']:.3f}",
-            f"{figure['shuffled']:.3f} \u00b1 {figure['shuffled_deviation']:.3f}",
-        )
+        near = f"{figure['neighbours']:z.3f}"
+        shuffled = f"{figure['shuffled']:z.3f} \u00b1 {figure['shuffled_deviation']:.3f}"
+        if figure["neighbours"] == figure["shuffled_deviation"] == 0:  # dead filters
+            near = shuffled = _NONE
+        table.add_row(layer, _dimensions(figure["map"]), near, shuffled)
     if table.row_count:
         say(console, "\nmean correlation of the weights of neighbours on the map")
         console.print(table)
@@ -126,29 +142,17 @@ class Stages:
 def analysis(console: Console, document: dict[str, Any]) -> None:
     """Prints the numbers of `lgnn_jax.analyze.analyze`, a table for each run."""
     for name, found in document["runs"].items():
-        table = make_table(
-            ("layer", "left"), ("map", "right"), ("neighbours", "right"), ("p", "right"),
-            ("sorted", "right"), ("Moran", "right"), ("trust", "right"),
-            ("dimension", "right"), ("dead", "right"),
-        )  # fmt: skip
-        for layer, numbers in found["layers"].items():
-            weights, before = numbers["weights"], numbers["untrained_weights"]
-            near = weights["neighbours"]
-            table.add_row(
-                layer,
-                _dimensions(numbers["map"]),
-                f"{near['value']:.3f} ({near['shuffled']:.3f})",
-                f"{near['p']:.3f}",
-                f"{numbers['sorted_after_training']['neighbours']['value']:.3f}",
-                f"{weights['morans_i']['value']:.3f}",
-                f"{weights['trustworthiness']['value']:.3f}",
-                f"{weights['effective_dimensionality']:.1f} "
-                f"({before['effective_dimensionality']:.1f})",
-                f"{len(weights['dead'])}",
-            )
         say(console, f"\n{name}, step {found['step']:,}: order of the weights on the maps")
+        table = _order(found["layers"])
+        unbounded = console.options.update(max_width=10**6)
+        if console.measure(table, options=unbounded).maximum > console.width:
+            table = _order(found["layers"], fold=True)
         console.print(table)
         for layer, numbers in found["layers"].items():
+            m, n = numbers["map"]
+            dead = len(numbers["weights"]["dead"])
+            if dead:
+                say(console, f"{layer}: {dead} of {m * n} filters dead (weights all equal)")
             if "visualisations" in numbers:
                 made = numbers["visualisations"]
                 say(
@@ -158,10 +162,42 @@ def analysis(console: Console, document: dict[str, Any]) -> None:
                 )
     say(
         console,
-        "\nneighbours: mean correlation on the map (of shuffled maps), p against these; sorted: the"
-        "\nsame, of the filters sorted onto the map after training; Moran: Moran's I; trust:"
-        "\ntrustworthiness; dimension: effective dimensionality (before training); dead: filters",
+        "\nneighbours: mean correlation on the map (of shuffled maps), p against these;"
+        "\nsorted: the same, of the filters sorted onto the map after training; Moran:"
+        "\nMoran's I; trust: trustworthiness; dimension: effective dimensionality (before"
+        f"\ntraining); {_NONE}: not defined, as of dead filters",
     )
+
+
+def _order(layers: dict[str, Any], *, fold: bool = False) -> Table:
+    """A table of the numbers of a run's weights by layer; `fold` breaks the layers' names at /."""
+    table = make_table(
+        ("layer", "left"), ("map", "right"), ("neighbours", "right"), ("p", "right"),
+        ("sorted", "right"), ("Moran", "right"), ("trust", "right"), ("dimension", "right"),
+    )  # fmt: skip
+    for layer, numbers in layers.items():
+        weights, before = numbers["weights"], numbers["untrained_weights"]
+        near, moran, trust = (weights[x] for x in ("neighbours", "morans_i", "trustworthiness"))
+        m, n = numbers["map"]
+        alive = m * n - len(weights["dead"]) > 1  # two filters, to correlate
+        table.add_row(
+            layer.replace("/", "/\n") if fold else layer,
+            _dimensions(numbers["map"]),
+            f"{near['value']:z.3f} ({near['shuffled']:z.3f})" if alive else _NONE,
+            _NONE if near["z"] is None else f"{near['p']:.3f}",
+            f"{numbers['sorted_after_training']['neighbours']['value']:z.3f}" if alive else _NONE,
+            # Without a z, all maps have one value, whatever lies on them.
+            _NONE if moran["z"] is None else f"{moran['value']:z.3f}",
+            _NONE if trust["z"] is None else f"{trust['value']:z.3f}",
+            f"{_short(weights['effective_dimensionality'])} "
+            f"({_short(before['effective_dimensionality'])})",
+        )
+    return table
+
+
+def _short(number: float) -> str:
+    """A number from 0 to some hundreds, of two digits at least."""
+    return f"{number:.1f}" if number < 9.95 else f"{number:.0f}"
 
 
 def say(console: Console, text: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lgnn_jax import data, run
 from lgnn_jax.analysis.feature_vis import mean_activations
-from lgnn_jax.config import Config
+from lgnn_jax.config import Config, difference
 from lgnn_jax.models.streams import streams
 from lgnn_jax.session import Plan, RunError
 from lgnn_jax.som import SomDimensions, path_name
@@ -91,20 +91,24 @@ def load(run_dirs: Sequence[Path], dataset: data.Dataset) -> list[Trained]:
       RunError: for a folder that holds no run or no checkpoint, or is named twice; for runs of
         different networks; and for initial weights that this version does not make again.
     """
-    if len({run_dir.resolve() for run_dir in run_dirs}) < len(run_dirs):
-        raise RunError("a run is named twice.")
+    folders = [run_dir.resolve() for run_dir in run_dirs]
+    for i, run_dir in enumerate(run_dirs):
+        if folders[i] in folders[:i]:
+            raise RunError(f"the run {run_dir} is named twice.")
     found = []
     mean, deviation = data.statistics(dataset.train_images)
     for run_dir in run_dirs:
         config = run.load_config(run_dir)
         first = found[0].config if found else config
-        for what in ("model", "data"):
-            ours, theirs = getattr(config, what), getattr(first, what)
-            if ours != theirs:
-                raise RunError(
-                    f"{run_dirs[0]} and {run_dir} cannot be compared: {what} is {theirs} in one "
-                    f"and {ours} in the other."
-                )
+        differing = [
+            f"{name} is {theirs} in one and {ours} in the other"
+            for name, theirs, ours in difference(first, config)
+            if name.startswith(("model.", "data."))
+        ]
+        if differing:
+            raise RunError(
+                f"{run_dirs[0]} and {run_dir} cannot be compared: {'; '.join(differing)}."
+            )
         session, state = run.restore(config, dataset, run_dir)
         _check_initial(run_dir, session.init_sha256)
         params, batch_stats = jax.device_get((state.params, state.batch_stats))

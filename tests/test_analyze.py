@@ -1,14 +1,18 @@
 import dataclasses
+import errno
+import io
 import json
 import re
 import shutil
+import tempfile
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from lgnn_jax import analyze, class_sets, cli, figures, trained
+from lgnn_jax import analyze, class_sets, cli, figures, show, trained
 from lgnn_jax.analysis.activations import class_means, shared_regions
 from lgnn_jax.analysis.arrange import arrange
 from lgnn_jax.analysis.feature_vis import visualize
@@ -74,7 +78,7 @@ def test_from_runs_to_figures_and_numbers(runs, tiny_dataset, tmp_path):
             assert numbers["weights"]["dead"] == []
     untrained = [document["runs"][t.name]["layers"]["conv5_2"]["untrained_weights"] for t in found]
     assert untrained[0] == untrained[1]  # runs of one seed
-    assert "baseline: visualisations" in stages
+    assert "baseline: visualisations of conv5_2" in stages
 
 
 def test_numbers_are_those_of_the_layers_own_arrays(runs, tiny_dataset, tmp_path):
@@ -125,7 +129,10 @@ def test_figures_show_the_runs_own_arrays(runs, tiny_dataset, tmp_path, monkeypa
     document, _ = _analyze(found, tiny_dataset, tmp_path, classes=("b",))
 
     layers = {t.name: document["runs"][t.name]["layers"] for t in found}
-    lines = {line.get_label(): line.get_ydata() for line in drawn["order"].axes[0].lines}
+    lines = {
+        line.get_label().replace("\n", " "): line.get_ydata()
+        for line in drawn["order"].axes[0].lines
+    }
     for label, which, name in (
         ("constant", "constant", "weights"),
         ("baseline", "baseline", "weights"),
@@ -218,6 +225,78 @@ def test_dead_filters_are_counted_and_nothing_is_nan(runs, tiny_dataset, tmp_pat
     }  # fmt: skip
     text = (tmp_path / "analysis.json").read_text()
     assert not re.search(r"NaN|Infinity", text)
+    said = _printed(document)
+    (row,) = [line for line in said.splitlines() if line.startswith("conv1_1 ")]
+    assert row.split()[2:7] == ["\u2013"] * 5  # neighbours, p, sorted, Moran, trust
+    assert "conv5_2: 1 of 32 filters dead (weights all equal)" in said
+    assert "conv1_1: 4 of 4 filters dead" in said
+
+
+def _printed(document, width=80):
+    console = Console(file=io.StringIO(), width=width)
+    show.analysis(console, document)
+    return console.file.getvalue()
+
+
+def test_tables_fit_80_columns():
+    """Whatever the numbers, for the longest names of layers; 0 has no sign."""
+    figure = {"value": -0.0004, "shuffled": -0.00001, "shuffled_deviation": 0.1, "z": 0, "p": 0.005}
+    weights = dict.fromkeys(("neighbours", "morans_i", "trustworthiness"), figure)
+    weights |= {"effective_dimensionality": 99.96, "dead": []}
+    layers = {
+        layer: {
+            "map": [32, 20],
+            "weights": weights,
+            "untrained_weights": {"effective_dimensionality": 639.6},
+            "sorted_after_training": weights,
+        }
+        for layer in ("stem", "group3_block4/conv2", "group3_block0/shortcut")
+    }
+    layers["stem"] = layers["stem"] | {
+        "weights": weights | {"neighbours": figure | {"value": -0.001, "shuffled": -0.123}}
+    }
+    said = _printed({"runs": {"a": {"step": 1, "layers": layers}}}).splitlines()
+    assert max(map(len, said)) <= 80
+    (row,) = [line for line in said if line.startswith("stem")]
+    assert row.split() == [
+        "stem", "32x20", "-0.001", "(-0.123)", "0.005", "0.000", "0.000", "0.000", "100", "(640)"
+    ]  # fmt: skip
+    assert "-0.000" not in "".join(said)
+    assert "conv2" in " ".join(said)
+    wide = _printed({"runs": {"a": {"step": 1, "layers": layers}}}, width=100)
+    assert "group3_block0/shortcut  32x20" in wide
+
+
+def test_the_table_of_a_run_with_dead_filters(runs, tiny_dataset):
+    (t,) = trained.load(runs[1:], tiny_dataset)
+    params = jax.tree.map(np.array, t.variables["params"])
+    params["conv4_1"]["kernel"][:] = 0.1
+    console = Console(file=io.StringIO(), width=80)
+    show.topography(console, t.plan, params)
+    rows = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["conv4_1", "8x4", "\u2013", "\u2013"] in rows
+    assert sum("\u2013" in row for row in rows) == 1
+
+
+def test_parameters_that_are_not_finite(runs, tiny_dataset):
+    (t,) = trained.load(runs[1:], tiny_dataset)
+    params = jax.tree.map(np.array, t.variables["params"])
+    params["bn3_1"]["bias"][0] = np.nan
+    with pytest.raises(RunError, match="bn3_1/bias has nan among its values: all parameters must"):
+        show.topography(Console(quiet=True), t.plan, params)
+
+
+def test_runs_of_several_seeds_have_each_their_own_beginning(runs, tiny_dataset, tmp_path):
+    first, second = trained.load(runs, tiny_dataset)
+    other = second._replace(initial=jax.tree.map(lambda x: x[..., ::-1], second.initial))
+    with pytest.MonkeyPatch.context() as patch:
+        drawn = []
+        patch.setattr(figures, "order_by_layer", lambda runs, controls: drawn.append(controls))
+        patch.setattr(figures, "save", lambda figure, path: None)
+        for found in ([first, second], [first, other]):
+            _analyze(found, tiny_dataset, tmp_path, visualize="none")
+    assert list(drawn[0]) == ["baseline, sorted after training", "untrained"]
+    assert list(drawn[1])[1:] == ["untrained: baseline", "untrained: constant"]
 
 
 def test_activations_that_are_not_finite(runs, tiny_dataset, tmp_path):
@@ -230,8 +309,9 @@ def test_activations_that_are_not_finite(runs, tiny_dataset, tmp_path):
 
 
 def test_a_run_named_twice(runs, tiny_dataset):
-    with pytest.raises(RunError, match="a run is named twice"):
-        trained.load([runs[0], runs[0]], tiny_dataset)
+    again = runs[0].parent / "." / "constant" / ".." / "baseline"
+    with pytest.raises(RunError, match=r"the run \S+/constant/\.\./baseline is named twice\."):
+        trained.load([*runs, again], tiny_dataset)
 
 
 def test_initial_weights_that_are_not_those_of_the_run(runs, tiny_dataset, tmp_path):
@@ -258,9 +338,12 @@ def test_names_of_files():
     [
         (
             {"layers": ("conv5_3",)},
-            r"no convolution 'conv5_3' with a map; did you mean 'conv5_\d'\?",
+            r"no convolution 'conv5_3' with a map; did you mean 'conv5_\d'\? Those with one are "
+            r"conv1_1, .*, conv5_2\.",
         ),
+        ({"layers": ("head",)}, r"no convolution 'head' with a map\. Those with one are conv1_1,"),
         ({"classes": ("a+z",)}, "random has no class or set of classes 'z'"),
+        ({"classes": ("a+",)}, r"the name of a class is missing in 'a\+'\."),
         ({"classes": ("a+b+c+d+e",)}, "has all 5 classes"),
     ],
 )
@@ -281,11 +364,14 @@ def test_folders_that_hold_no_run(runs, tiny_dataset, tmp_path):
 def test_runs_of_different_networks(runs, tiny_dataset, tmp_path):
     config = json.loads((runs[0] / "config.json").read_text())
     config["model"]["width"] = 0.5
+    config["data"]["pad"] = 2
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(
-        RunError, match=r"cannot be compared: model is .*0\.0625.* in one and .*0\.5"
-    ):
+    with pytest.raises(RunError) as error:
         trained.load([runs[0], tmp_path], tiny_dataset)
+    assert str(error.value) == (
+        f"{runs[0]} and {tmp_path} cannot be compared: model.width is 0.0625 in one and 0.5 in the "
+        "other; data.pad is 4 in one and 2 in the other."
+    )
 
 
 def test_layers_without_a_map_are_left_out(runs, tiny_dataset):
@@ -316,6 +402,57 @@ def test_an_output_folder_that_is_a_file(runs, tiny_dataset, tmp_path):
     with pytest.raises(RunError, match=r"cannot write to \S+figures: File exists"):
         _analyze(trained.load(runs[:1], tiny_dataset), tiny_dataset, tmp_path, visualize="none")
     assert (tmp_path / "figures").read_text() == "mine"
+
+
+@pytest.mark.parametrize("which", ["", "figures"])
+def test_an_output_that_cannot_be_written_is_known_at_once(
+    runs, tiny_dataset, tmp_path, monkeypatch, which
+):
+    refused = tmp_path / which
+    (tmp_path / "figures").mkdir()
+    make = tempfile.TemporaryFile
+
+    def refuse(*, dir):
+        if dir == refused:
+            raise PermissionError(errno.EACCES, "Permission denied", f"{dir}/tmp1234")
+        return make(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(analyze, "_measure", None)  # not called
+    found = trained.load(runs[:1], tiny_dataset)
+    with pytest.raises(RunError) as error:
+        _analyze(found, tiny_dataset, tmp_path)
+    assert str(error.value) == f"cannot write to {refused}: Permission denied."
+    monkeypatch.undo()
+    monkeypatch.setattr(analyze, "_measure", None)
+    (tmp_path / "analysis.json").mkdir()
+    with pytest.raises(RunError, match=r"cannot write to \S+/analysis.json: it is a folder"):
+        _analyze(found, tiny_dataset, tmp_path)
+    assert not list((tmp_path / "figures").iterdir())
+
+
+def test_figures_of_an_earlier_analysis_are_replaced(runs, tiny_dataset, tmp_path):
+    """Those that it wrote, and no others, whatever its analysis.json says."""
+    found = trained.load(runs[:1], tiny_dataset)
+    request = {"visualize": "none", "classes": ("b",)}
+    _analyze(found, tiny_dataset, tmp_path, layers=("conv2_1", "conv5_2"), **request)
+    folder = tmp_path / "figures"
+    assert (folder / "conv2_1_distance.svg").exists()
+    (folder / "conv2_1_mine.png").write_text("mine")
+    (tmp_path / "other.png").write_text("mine")
+    path = tmp_path / "analysis.json"
+    before = json.loads(path.read_text())
+    before["figures"] += ["../other", "conv9_missing"]
+    path.write_text(json.dumps(before))
+    document, _ = _analyze(found, tiny_dataset, tmp_path, layers=("conv5_2",), **request)
+    left = {file.name for file in folder.iterdir()}
+    expected = {name + suffix for name in document["figures"] for suffix in (".png", ".svg")}
+    assert left == expected | {"conv2_1_mine.png"}
+    assert (tmp_path / "other.png").exists()
+    for damaged in ("{", "[]", '{"figures": 3}', '{"figures": [3]}'):
+        path.write_text(damaged)
+        _analyze(found, tiny_dataset, tmp_path, layers=("conv5_2",), **request)
+        assert left == {file.name for file in folder.iterdir()}
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
@@ -366,6 +503,24 @@ def test_superclasses_are_those_of_cifar_100():
     assert sorted(name for names in sets.values() for name in names) == CIFAR100
     assert sorted(sum(class_sets.NAMED["cifar10"].values(), ())) == CIFAR10
     assert class_sets.members("trees", "cifar100", CIFAR100) == (47, 52, 56, 59, 96)
+
+
+def test_sets_join_as_classes_do():
+    joined = class_sets.members("vehicles+cat+ship", "cifar10", CIFAR10)
+    assert [CIFAR10[label] for label in joined] == [
+        "airplane",
+        "automobile",
+        "ship",
+        "truck",
+        "cat",
+    ]
+    with pytest.raises(ValueError, match=r"'vehicle'; did you mean 'vehicles'\? Join them by"):
+        class_sets.members("vehicle+cat", "cifar10", CIFAR10)
+    with pytest.raises(ValueError, match=r"'zebra'\. Join them by '\+', as in 'airplane\+auto"):
+        class_sets.members("zebra", "cifar10", CIFAR10)
+    for text in ("cat+", "+cat", "cat++dog", ""):
+        with pytest.raises(ValueError, match="the name of a class is missing in"):
+            class_sets.members(text, "cifar10", CIFAR10)
 
 
 def test_usual_sets():

@@ -20,12 +20,15 @@ class CorrelationMaps(NamedTuple):
       threshold: the correlation from which a filter counts as like another.
       neighbours: for each position, those of its (up to eight) neighbours that reach the threshold
         with a correlation above 0.
+      alive: for each position, whether its weights vary: those that are all equal correlate with
+        none, see `lgnn_jax.analysis.filters.dead_filters`.
     """
 
     positions: tuple[Position, ...]
     maps: np.ndarray
     threshold: float
     neighbours: tuple[tuple[Position, ...], ...]
+    alive: tuple[bool, ...]
 
 
 def correlation_maps(
@@ -71,13 +74,15 @@ def correlation_maps(
             raise ValueError(f"position {[row, column]} is not on the {m}x{n} map, from [0, 0].")
     pairs = correlations[np.triu_indices(m * n, k=1)]
     threshold = float(np.quantile(pairs, 1 - share))
+    alive = correlations.diagonal() > 0  # a dead filter does not correlate with itself
+    alive = tuple(bool(alive[row * n + column]) for row, column in positions)
     np.fill_diagonal(correlations, 0.0)
     maps = np.stack([correlations[row * n + column].reshape(m, n) for row, column in positions])
     neighbours = tuple(
         tuple(p for p in _around(position, dims) if found[p] >= threshold and found[p] > 0)
         for position, found in zip(positions, maps, strict=True)
     )
-    return CorrelationMaps(tuple(map(tuple, positions)), maps, threshold, neighbours)
+    return CorrelationMaps(tuple(map(tuple, positions)), maps, threshold, neighbours, alive)
 
 
 def _around(position: Position, dims: SomDimensions) -> list[Position]:
