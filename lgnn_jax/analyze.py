@@ -25,7 +25,7 @@ from lgnn_jax.analysis.filters import (
 )
 from lgnn_jax.analysis.topography import Topography, topography
 from lgnn_jax.config import nearest, to_json
-from lgnn_jax.log import replace_text
+from lgnn_jax.files import replace_text
 from lgnn_jax.models.streams import streams
 from lgnn_jax.session import RunError
 from lgnn_jax.som import SomDimensions

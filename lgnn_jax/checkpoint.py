@@ -8,7 +8,6 @@ something damaged it.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+from lgnn_jax.files import sync
 
 FOLDER = "checkpoints"
 _STATE, _MANIFEST, _WRITING = "state", "manifest.json", ".writing-"
@@ -52,22 +53,30 @@ class Checkpoints:
         writing, final = self._folder / f"{_WRITING}{step}", self._folder / str(step)
         try:
             self._folder.mkdir(exist_ok=True)
-            for rest in self._folder.glob(f"{_WRITING}*"):  # of a run that was killed
-                shutil.rmtree(rest)
+            self.remove_leftovers()
             _write(writing, step, jax.device_get(state))
             for later in [s for s in self.steps() if s >= step]:  # damaged: the run went on before
                 aside = self._folder / f"{later}.damaged"
                 shutil.rmtree(aside, ignore_errors=True)
                 (self._folder / str(later)).rename(aside)
             writing.rename(final)
-            _sync(self._folder)
-            for old in self.steps()[:-_KEPT]:
-                shutil.rmtree(self._folder / str(old))
+            sync(self._folder)
+            sync(self._folder.parent)
         except Exception as error:  # whatever class the storage below raises
             shutil.rmtree(writing, ignore_errors=True)
             raise CheckpointError(
                 f"cannot write the checkpoint of step {step} to {final}: {_reason(error)}"
             ) from error
+        for old in self.steps()[:-_KEPT]:
+            try:
+                shutil.rmtree(self._folder / str(old))
+            except OSError as error:
+                self._say(f"checkpoint {old} cannot be removed: {_reason(error)}")
+
+    def remove_leftovers(self) -> None:
+        """Removes what a run that was killed had not finished writing."""
+        for rest in self._folder.glob(f"{_WRITING}*"):
+            shutil.rmtree(rest, ignore_errors=True)
 
     def restore(self, target: Any) -> Any | None:
         """Returns the newest checkpoint that is whole, or None if there is none at all.
@@ -119,18 +128,20 @@ def _write(folder: Path, step: int, state: Any) -> None:
     folder.mkdir()
     _checkpointer().save(folder / _STATE, args=ocp.args.StandardSave(state))
     files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    paths = sorted(folder.rglob("*"))
+    for path in (p for p in paths if p.is_file()):
         files[path.relative_to(folder).as_posix()] = {
             "bytes": path.stat().st_size,
             "sha256": _digest(path),
         }
-        _sync(path)
+    for path in paths:
+        sync(path)
     manifest = {"step": step, "files": files, "arrays": _arrays(state)}
     manifest["sha256"] = _seal(manifest)
     path = folder / _MANIFEST
     path.write_text(json.dumps(manifest, indent=1) + "\n")
-    _sync(path)
-    _sync(folder)
+    sync(path)
+    sync(folder)
 
 
 def _verified(folder: Path) -> dict[str, Any]:
@@ -143,19 +154,27 @@ def _verified(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text())
         whole = manifest.pop("sha256") == _seal(manifest)
+        files = {
+            name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()
+        }
+        manifest["arrays"]
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({type(error).__name__}).") from None
     if not whole:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one at its end.")
-    for name, entry in manifest["files"].items():
-        path, size, digest = folder / name, entry["bytes"], entry["sha256"]
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing.")
-        if path.stat().st_size != size:
-            raise CheckpointError(f"{path} has {path.stat().st_size} bytes, not {size}.")
-        if _digest(path) != digest:
+    for name, (size, digest) in files.items():
+        path = folder / name
+        try:
+            found, same = path.stat().st_size, _digest(path) == digest
+        except FileNotFoundError:
+            raise CheckpointError(f"{path} is missing.") from None
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {_reason(error)}") from None
+        if found != size:
+            raise CheckpointError(f"{path} has {found} bytes, not {size}.")
+        if not same:
             raise CheckpointError(f"{path} is damaged: its SHA-256 is not that of the manifest.")
     return manifest
 
@@ -198,17 +217,6 @@ def _seal(manifest: dict[str, Any]) -> str:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file or folder is on disk, where the system knows how to."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass  # a file system without it, of a cloud drive, say
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: Exception) -> str:

@@ -2,13 +2,14 @@
 
 import contextlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lgnn_jax.files import replace_text, sync
 
 
 class Log:
@@ -60,6 +61,7 @@ class Log:
         if write:
             replace_text(path, "".join(json.dumps(record) + "\n" for record in self.records))
             self._file = path.open("a")
+            self._path = path
         before = self.records[-1]["seconds"] if self.records else 0.0
         self._started = time.perf_counter() - before
         if self.console.is_terminal:
@@ -120,16 +122,14 @@ class Log:
             + (f"  {duration(left)} left" if left else "")
         )
 
+    def sync(self) -> None:
+        """Waits until all lines of metrics.jsonl are on disk, so that no checkpoint is ahead."""
+        if self._file is not None:
+            sync(self._path)
+
     def say(self, text: str) -> None:
         """Prints a line, above the bar if there is one."""
         self.console.print(text, highlight=False, soft_wrap=True)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text)
-    os.replace(beside, path)
 
 
 # What is read of a line of metrics.jsonl.

@@ -33,14 +33,14 @@ def train(
 
     Raises:
       RunError: if a loss or gradient is not finite and `config.on_nan` is "stop", or a loss of the
-        test images is not. No checkpoint has it, nor is the update made.
+        test images or a weight is not. No checkpoint has it, nor is the update made.
       CheckpointError: if a checkpoint cannot be written.
       Stopped: after a signal, once a checkpoint of the last step is written.
     """
     config, steps = session.config, session.plan.steps_per_epoch
     recorder = _Recorder(session, log)
     step = int(state.step)
-    if step and step % steps == 0 and not recorder.is_tested(step):
+    if step and step % steps == 0 and not _agreed(recorder.is_tested(step)):
         recorder.test(state, step)  # the run ended between an epoch and its test
     for epoch in range(step // steps, config.epochs):
         state, stop = _epoch(session, state, epoch, recorder, signalled)
@@ -48,10 +48,13 @@ def train(
         ended = step % steps == 0
         if ended:
             recorder.test(state, step)
-            stop = stop or _agreed(signalled)
+            stop = stop or _agreed(signalled())
         due = ended and ((epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs)
         if (due or stop) and jax.process_index() == 0:
-            checkpoints.save(step, state)
+            host = jax.device_get(state)
+            recorder.check(host, step)
+            log.sync()
+            checkpoints.save(step, host)
         if stop:
             raise Stopped(stop)
     return state
@@ -98,9 +101,18 @@ class _Recorder:
             raise RunError(f"the test loss is {metrics.loss} {self._where(step)}.")
         self._record(step, "test", metrics, len(self._session.dataset.test_images) / seconds)
 
+    def check(self, state, step):
+        """Raises RunError if a weight is not finite: a finite gradient can be that large."""
+        for name, leaf in zip(
+            self._session.parameter_names, jax.tree.leaves(state.params), strict=True
+        ):
+            if not np.isfinite(leaf).all():
+                raise RunError(f"{name} is not finite {self._where(step)}: training has diverged.")
+
     def _not_finite(self, step, metrics):
-        what = self._session.parameter_names[int(metrics.bad)]
-        found = f"the gradient of {what} is not finite {self._where(step)}"
+        names = self._session.parameter_names
+        what = f"gradient of {names[metrics.bad]}" if metrics.bad < len(names) else "loss"
+        found = f"the {what} is not finite {self._where(step)}"
         if self._session.config.on_nan == "skip":
             self._log.say(f"{found}: the step is skipped.")
             return
@@ -147,16 +159,15 @@ def _epoch(session, state, epoch, recorder, signalled):
             recorder.train(epoch * steps + i + 1, metrics, rate)
         # Several processes must stop at one step, and to agree on it costs them a message.
         if checked or jax.process_count() == 1:
-            stop = _agreed(signalled)
+            stop = _agreed(signalled())
         if stop:
             break
     recorder.drain()
     return state, stop
 
 
-def _agreed(signalled):
-    """The signal that came to any of the processes, or None."""
-    own = signalled() or 0
+def _agreed(own: int | None) -> int | None:
+    """The largest that any of the processes has, or None: of signals, or of yes and no."""
     if jax.process_count() == 1:
         return own or None
-    return int(multihost_utils.process_allgather(np.int32(own)).max()) or None
+    return int(multihost_utils.process_allgather(np.int32(own or 0)).max()) or None

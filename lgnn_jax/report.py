@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from lgnn_jax.claims import claims
-from lgnn_jax.log import replace_text
+from lgnn_jax.files import replace_text
 from lgnn_jax.results import RESAMPLES, Runs, differences, find_baseline, tables
 
 

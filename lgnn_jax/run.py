@@ -1,6 +1,7 @@
 """A whole run: config and images in, a trained network and its run directory out."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -20,13 +21,15 @@ from jax.experimental import multihost_utils
 import lgnn_jax
 from lgnn_jax import checkpoint, data, loop
 from lgnn_jax.config import Config, difference, from_json, to_json
-from lgnn_jax.log import Log, replace_text
-from lgnn_jax.session import Plan, RunError, Session
+from lgnn_jax.files import replace_text
+from lgnn_jax.log import Log
+from lgnn_jax.session import Plan, RunError, Session, tree_sha256
 from lgnn_jax.signals import held_back
 from lgnn_jax.train import TrainState
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 _LOCK = ".lock"
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 # What a resumed run may have otherwise than it was begun: nothing of it changes a step.
 FREE = ("name", "checkpoint_every", "log_every", "on_nan")
 
@@ -151,8 +154,10 @@ def _locked(run_dir: Path) -> Iterator[None]:
     except filelock.Timeout:
         who = owner.read_text().strip() if owner.exists() else "another process"
         raise RunError(f"{run_dir} is in use: {who} trains in it.") from None
-    except NotImplementedError:
-        pass  # a file system without locks: better to train than not to
+    except (NotImplementedError, OSError) as error:
+        # A file system without locks: better to train than not to.
+        if getattr(error, "errno", errno.ENOSYS) not in _NO_LOCKS:
+            raise
     else:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
     try:
@@ -173,8 +178,10 @@ def _train(session, run_dir, log):
         )
     if restored is None and (run_dir / METRICS).exists():
         log.say("There is no checkpoint yet: the run begins anew.")
-    state = session.place(session.initial_state if restored is None else restored)
+    state = session.initial_state if restored is None else restored
     first_step = int(state.step)
+    _check_agreed(run_dir, first_step, state)
+    state = session.place(state)
     compile_seconds = 0.0
     if first_step < config.epochs * steps_per_epoch:
         with log.console.status("compiling"):
@@ -190,9 +197,27 @@ def _train(session, run_dir, log):
         )
     except ValueError as error:
         raise RunError(str(error)) from error
+    if jax.process_index() == 0:
+        checkpoints.remove_leftovers()
+        if first_step < config.epochs * steps_per_epoch:
+            (run_dir / SUMMARY).unlink(missing_ok=True)  # of fewer epochs
     with held_back() as signalled:
         state = loop.train(session, state, checkpoints, log, signalled)
     return _summary(session, state, run_dir, compile_seconds, log), state
+
+
+def _check_agreed(run_dir, step, state):
+    """Raises RunError unless all processes go on from the same state."""
+    if jax.process_count() == 1:
+        return
+    own = np.array([step, int(tree_sha256(state)[:7], 16)])
+    for i, other in enumerate(multihost_utils.process_allgather(own)):
+        if (other != own).any():
+            raise RunError(
+                f"process {jax.process_index()} found the state of step {step} in {run_dir}, "
+                f"process {i} that of step {other[0]}: all must see the same run directory, and "
+                "have the same versions."
+            )
 
 
 def _summary(session, state, run_dir, compile_seconds, log):

@@ -86,7 +86,7 @@ def sweep_tables(console: Console, out: Path, commands: list[str]) -> None:
     """
     from lgnn_jax import report, results
     from lgnn_jax.claims import claims
-    from lgnn_jax.log import replace_text
+    from lgnn_jax.files import replace_text
     from lgnn_jax.session import RunError
 
     settings = results.collect(out)

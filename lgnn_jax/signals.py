@@ -21,10 +21,14 @@ class Stopped(BaseException):
 
 @contextlib.contextmanager
 def held_back() -> Iterator[Callable[[], int | None]]:
-    """Holds SIGINT and SIGTERM back; yields a function that returns the one that came, or None.
+    """Holds signals back; yields a function that returns the number of the one that came, or None.
 
-    A second one ends the process at once. Outside of the main thread, where signals do not arrive,
-    there is nothing to hold back. Earlier handlers are put back at the end.
+    They are SIGINT, SIGTERM and, unless it is ignored as `nohup` has it, SIGHUP, the end of a
+    terminal. A second one ends the process at once. Outside of the main thread, where signals do
+    not arrive, there is nothing to hold back. Earlier handlers are put back at the end.
+
+    Raises:
+      Stopped: at the end, if a signal came and what ran meanwhile did not raise it.
     """
     came = []
 
@@ -40,9 +44,14 @@ def held_back() -> Iterator[Callable[[], int | None]]:
     if threading.current_thread() is not threading.main_thread():
         yield pending
         return
-    earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    earlier = {number: signal.signal(number, note) for number in numbers}
     try:
         yield pending
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
+    if came:
+        raise Stopped(came[0])

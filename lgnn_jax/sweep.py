@@ -20,7 +20,8 @@ from lgnn_jax.analysis.filters import Magnitudes, magnitudes
 from lgnn_jax.analysis.topography import neighbour_correlation
 from lgnn_jax.config import Config, Variant
 from lgnn_jax.data import Dataset
-from lgnn_jax.log import Log, duration, replace_text
+from lgnn_jax.files import replace_text
+from lgnn_jax.log import Log, duration
 from lgnn_jax.run import CONFIG, check_run_dir, load_config, run
 from lgnn_jax.session import Plan
 from lgnn_jax.som import path_name

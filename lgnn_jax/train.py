@@ -43,7 +43,8 @@ class Metrics(NamedTuple):
 
     loss: jax.Array  # shape=(), dtype=float32, nats
     accuracy: jax.Array  # shape=(), dtype=float32, in [0, 1]
-    # shape=(), dtype=int32: which parameter's gradient was the first that is not finite, or -1
+    # shape=(), dtype=int32: which parameter's gradient was the first that is not finite; their
+    # number, if only the loss was not; -1, if all were
     bad: jax.Array | int = -1
 
 
@@ -132,8 +133,9 @@ def make_train_step(
         if axis_name is not None:
             grads = lax.pmean(grads, axis_name)
             sums = lax.psum(sums, axis_name)
-        # A loss that is not finite has gradients that are not, either.
-        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)])
+        # An infinite loss may have finite gradients: that of a label whose logit is -inf.
+        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)]
+        finite = jnp.stack([*finite, jnp.isfinite(sums[0])])
         ok = finite.all()
 
         def keep(new, old):

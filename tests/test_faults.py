@@ -1,6 +1,8 @@
 """What a run promises where something goes wrong: each fault is caused, not imagined."""
 
+import contextlib
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -9,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +45,13 @@ def _records(run_dir):
 
 
 def _assert_same(state, other):
-    jax.tree.map(np.testing.assert_array_equal, state, other)
+    """Bit for bit."""
+
+    def check(a, b):
+        a, b = np.asarray(a), np.asarray(b)
+        assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+
+    jax.tree.map(check, state, other)
 
 
 @pytest.fixture(params=[1, 8])
@@ -100,11 +110,35 @@ def test_a_run_cut_anywhere_ends_with_the_same_bits(wide, tiny_dataset, tmp_path
         assert checkpoint.Checkpoints(tmp_path / "cut").steps()[-1] == (4, 9, 12)[i]
     _, resumed = _run(wide, tiny_dataset, tmp_path / "cut", resume=True)
     _assert_same(resumed, straight)
-    tests = [r for r in _records(tmp_path / "cut") if r[2] == "test"]
-    assert tests == [r for r in _records(tmp_path / "straight") if r[2] == "test"]
-    assert [r for r in _records(tmp_path / "cut") if r[0] > 12] == [
-        r for r in _records(tmp_path / "straight") if r[0] > 12
-    ]
+    assert _records(tmp_path / "cut") == _records(tmp_path / "straight")
+
+
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize("during", ["the test of an epoch", "the last checkpoint"])
+def test_a_signal_at_an_epochs_end_is_not_lost(
+    tiny_config, tiny_dataset, tmp_path, monkeypatch, during
+):
+    owner, name = {
+        "the test of an epoch": (Session, "evaluate"),
+        "the last checkpoint": (checkpoint.Checkpoints, "save"),
+    }[during]
+    method, calls = getattr(owner, name), []
+
+    def signalling(self, *arguments):
+        calls.append(1)
+        if len(calls) == (1 if owner is Session else 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return method(self, *arguments)
+
+    monkeypatch.setattr(owner, name, signalling)
+    run_dir = tmp_path / "run"
+    with pytest.raises(Stopped, match="SIGTERM"):
+        _run(tiny_config, tiny_dataset, run_dir)
+    step = 6 if owner is Session else 12
+    assert checkpoint.Checkpoints(run_dir).steps()[-1] == step
+    assert _records(run_dir)[-1][:3] == [step, step // 6 - 1, "test"]
+    summary, _ = _run(tiny_config, tiny_dataset, run_dir, resume=True)
+    assert summary["test_accuracy"] == _records(run_dir)[-1][4]
 
 
 @pytest.mark.usefixtures("one_device")
@@ -127,20 +161,30 @@ def test_a_signal_is_answered_by_a_checkpoint(
     assert checkpoint.Checkpoints(tmp_path / "run").steps() == [2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_the_process_at_once(number):
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_second_signal_ends_the_process_at_once(number, second):
     script = (
         "import os, signal, sys\n"
         "from lgnn_jax.signals import held_back\n"
         "with held_back() as signalled:\n"
         f"    os.kill(os.getpid(), {int(number)})\n"
         "    print(signalled(), flush=True)\n"
-        f"    os.kill(os.getpid(), {int(number)})\n"
+        f"    os.kill(os.getpid(), {int(second)})\n"
         "    print('still here')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == f"{int(number)}\n"
-    assert done.returncode == -number
+    assert done.returncode == -second
+
+
+def test_what_nohup_ignores_stays_ignored():
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with held_back():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
 
 
 def test_signals_are_left_alone_in_other_threads():
@@ -229,6 +273,58 @@ def test_damaged_checkpoints_do_not_push_out_good_ones(saved):
     _assert_same(checkpoints.restore(_state(0)), _state(5))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[" * 200_000, "RecursionError"), ("{}", "KeyError"), ("[]", "TypeError")],
+)
+def test_a_hostile_manifest_is_passed_over(saved, text, message):
+    folder, states = saved
+    (folder / "checkpoints/6/manifest.json").write_text(text)
+    said = []
+    _assert_same(checkpoint.Checkpoints(folder, say=said.append).restore(_state(0)), states[3])
+    assert message in said[0]
+
+
+def test_a_file_that_cannot_be_read_is_passed_over(saved, monkeypatch):
+    folder, states = saved
+    digest = checkpoint._digest
+
+    def failing(path):
+        if "checkpoints/6/" in str(path):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return digest(path)
+
+    monkeypatch.setattr(checkpoint, "_digest", failing)
+    said = []
+    _assert_same(checkpoint.Checkpoints(folder, say=said.append).restore(_state(0)), states[3])
+    assert re.search(r"6/state/\S+ cannot be read: Input/output error\.", said[0])
+
+
+def test_a_disk_that_is_full_only_when_it_is_waited_for(saved, monkeypatch):
+    folder, states = saved
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(checkpoint.CheckpointError, match="No space left on device"):
+        checkpoint.Checkpoints(folder).save(9, _state(9))
+    assert checkpoint.Checkpoints(folder).steps() == [3, 6]
+    _assert_same(checkpoint.Checkpoints(folder).restore(_state(0)), states[6])
+
+
+def test_no_old_checkpoint_goes_before_the_new_one_counts(saved, monkeypatch):
+    folder, _ = saved
+
+    def failing(self, target):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(checkpoint.CheckpointError, match="step 9"):
+        checkpoint.Checkpoints(folder).save(9, _state(9))
+    assert checkpoint.Checkpoints(folder).steps() == [3, 6]
+
+
 def test_no_whole_checkpoint_is_an_error_and_none_is_not(saved, tmp_path):
     folder, _ = saved
     for step in (3, 6):
@@ -313,12 +409,6 @@ def test_sys_exit_after_a_save_leaves_it_whole(tmp_path):
 # Losses and gradients that are not finite.
 
 
-def _broken_data(dataset, config, step):
-    """A data set whose images at the places of one step, of the whole run, are the last ones."""
-    session = Session(config, dataset, jax.devices()[:1])
-    return session.epoch_order(step // 6)[step % 6].ravel()
-
-
 @pytest.mark.parametrize("what", ["gradient", "loss"])
 def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tiny_config, tiny_dataset, what):
     """The pure step, on images that make the first layer's products overflow, or labels beyond."""
@@ -326,8 +416,9 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tiny_config, ti
     tx = optax.chain(optax.trace(0.9), optax.scale_by_schedule(lambda count: -0.1))
     state = init_state(model, tx, (32, 32, 3), 0)
     deviation = np.full(3, 0.0 if what == "gradient" else 60.0, np.float32)
-    if what == "loss":
-        bias = state.params["head"]["bias"].at[0].set(jnp.inf)
+    names = jax.tree_util.tree_leaves_with_path(state.params)
+    if what == "loss":  # infinite for one class, and its gradients finite
+        bias = state.params["head"]["bias"].at[0].set(-jnp.inf)
         params = state.params | {"head": state.params["head"] | {"bias": bias}}
         state = state.replace(params=params)
     step = jax.jit(
@@ -343,9 +434,11 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tiny_config, ti
     )
     images = tiny_dataset.train_images.reshape(100, -1)
     after, metrics = step(state, images, tiny_dataset.train_labels, np.arange(16))
+    assert (metrics.bad == len(names)) == (what == "loss")
     assert metrics.bad >= 0
     assert after.step == 1
     assert after.skipped == 1
+    assert metrics.loss == 0
     assert after.opt_state[1].count == 1
     _assert_same(after.params, state.params)
     _assert_same(after.batch_stats, state.batch_stats)
@@ -385,7 +478,89 @@ def test_gradients_that_are_not_finite(tiny_config, tiny_dataset, tmp_path, monk
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
+def _mislabel(dataset, config, step):
+    """The data set with one label of a class that there is not: the loss of one image is NaN."""
+    order = Session(config, dataset, jax.devices()[:1]).epoch_order(0)
+    labels = dataset.train_labels.copy()
+    dataset = dataclasses.replace(dataset, train_labels=labels)
+    labels[order[step - 1].ravel()[5]] = 77  # after its own check
+    return dataset
+
+
+@pytest.mark.usefixtures("devices")
+def test_one_bad_image_on_one_device_skips_the_step_on_all(tiny_config, tiny_dataset, tmp_path):
+    config = dataclasses.replace(tiny_config, on_nan="skip")
+    summary, state = _run(config, _mislabel(tiny_dataset, config, 3), tmp_path / "run")
+    assert summary["skipped_steps"] == 2  # one in each epoch
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.usefixtures("devices")
+@pytest.mark.parametrize("step", [5, 6])
+def test_the_last_steps_of_an_epoch_are_looked_at_before_it_is_kept(
+    tiny_config, tiny_dataset, tmp_path, step
+):
+    dataset = _mislabel(tiny_dataset, tiny_config, step)
+    with pytest.raises(RunError, match=rf"is not finite at step {step}, epoch 1"):
+        _run(tiny_config, dataset, tmp_path / "run")
+    assert not checkpoint.Checkpoints(tmp_path / "run").steps()
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_test_loss_that_is_not_finite(tiny_config, tiny_dataset, tmp_path):
+    labels = tiny_dataset.test_labels.copy()
+    dataset = dataclasses.replace(tiny_dataset, test_labels=labels)
+    labels[-1] = 77  # after its own check
+    with pytest.raises(RunError, match=r"the test loss is nan at step 6, epoch 1"):
+        _run(tiny_config, dataset, tmp_path / "run")
+    assert not checkpoint.Checkpoints(tmp_path / "run").steps()
+
+
+@pytest.mark.usefixtures("one_device")
+def test_weights_that_overflow_are_not_kept(tiny_config, tiny_dataset, tmp_path, signal_at):
+    """The gradients of the one step are finite, what the rate makes of them is not."""
+    settings = dataclasses.replace(
+        tiny_config.optimizer, learning_rate=3e38, weight_decay=1e3, decay_epochs=()
+    )
+    config = dataclasses.replace(tiny_config, optimizer=settings)
+    signal_at(signal.SIGTERM, 1)
+    with pytest.raises(
+        RunError, match=r"\S+ is not finite at step 1, epoch 1, learning rate 3e\+38"
+    ):
+        _run(config, tiny_dataset, tmp_path / "run")
+    assert not checkpoint.Checkpoints(tmp_path / "run").steps()
+
+
 # Locks.
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_run_that_another_process_began_meanwhile_is_left_alone(
+    tiny_config, tiny_dataset, tmp_path, monkeypatch
+):
+    locked = run_lib._locked
+
+    @contextlib.contextmanager
+    def late(run_dir):
+        with locked(run_dir):
+            (run_dir / "config.json").write_text("{}")
+            yield
+
+    monkeypatch.setattr(run_lib, "_locked", late)
+    with pytest.raises(RunError, match="already holds a run"):
+        _run(tiny_config, tiny_dataset, tmp_path / "run")
+    assert (tmp_path / "run/config.json").read_text() == "{}"
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_file_system_without_locks_is_trained_on(
+    tiny_config, tiny_dataset, tmp_path, monkeypatch
+):
+    def without(self):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", without)
+    _run(dataclasses.replace(tiny_config, epochs=1), tiny_dataset, tmp_path / "run")
 
 
 @pytest.mark.usefixtures("one_device")
@@ -620,8 +795,7 @@ def test_a_read_only_run_directory_is_refused(tiny_config, tmp_path, launch):
     process = launch(tiny_config, run_dir, "", UNPRIVILEGED)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 1
-    assert output.splitlines()[-1].endswith("Permission denied.")
-    assert str(run_dir) in output.splitlines()[-1]
+    assert output.splitlines()[-1].startswith(f"{run_dir} may not be written to: ")
     assert "Traceback" not in output
 
 

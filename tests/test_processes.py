@@ -1,6 +1,7 @@
 """Runs of several processes, each with devices of its own."""
 
 import json
+import shutil
 import signal
 import socket
 import time
@@ -16,8 +17,8 @@ from lgnn_jax.run import load_config
 from lgnn_jax.session import Session
 
 
-def _start(*argv):
-    """Starts a run of two processes with two devices each."""
+def _start(*argv, own=((), ())):
+    """Starts a run of two processes with two devices each; `own` are arguments of each alone."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -110,3 +111,18 @@ def test_one_of_two_processes_is_killed_and_both_are_started_again(folder, monke
         for name in ("straight", "killed")
     )
     assert resumed == straight
+
+
+def test_processes_that_see_different_checkpoints_do_not_train(folder):
+    outputs, status = _end(_start("--config", "tiny.py", "--run-dir", "one"))
+    assert status == [0, 0], outputs
+    shutil.copytree("one", "other")
+    shutil.rmtree("other/checkpoints")
+    (folder / "other/summary.json").unlink()
+    before = (folder / "one/metrics.jsonl").read_text()
+    argv = ("--config", "tiny.py", "--epochs", "2", "--resume")
+    own = (("--run-dir", "one"), ("--run-dir", "other"))
+    outputs, status = _end(_start(*argv, own=own))
+    assert status == [1, 1], outputs
+    assert "all must see the same run directory" in "".join(outputs)
+    assert (folder / "one/metrics.jsonl").read_text() == before

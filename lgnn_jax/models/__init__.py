@@ -42,7 +42,7 @@ def build_model(
       16
     """
     vgg = re.fullmatch(r"vgg(\d+)", name)
-    wrn = re.fullmatch(r"wrn(\d+)_(\d+)", name)
+    wrn = re.fullmatch(r"wrn(\d{1,3})_(\d{1,2})", name)
     if vgg and int(vgg[1]) in CONVOLUTIONS:
         return VGG(int(vgg[1]), num_classes, width, jnp.dtype(dtype), axis_name)
     if wrn and int(wrn[1]) >= 10 and (int(wrn[1]) - 4) % 6 == 0 and int(wrn[2]) >= 1:
@@ -50,5 +50,5 @@ def build_model(
         return WideResNet(depth, widen, num_classes, dropout, width, jnp.dtype(dtype), axis_name)
     raise ValueError(
         f"unknown network {name!r}: choose vgg11, vgg13, vgg16, vgg19, or wrn<depth>_<widen> with "
-        "a depth of 6 n + 4, such as wrn16_8 or wrn28_10."
+        "a depth of 6 n + 4 below 1,000 and widened less than 100 times, such as wrn16_8."
     )
