@@ -1,6 +1,6 @@
 """Locality guided neural networks in JAX: neurons that organise themselves on a map.
 
-One line in an optax chain is all it takes:
+It takes one line, in an optax chain:
 
     import lgnn_jax as lgnn
 

@@ -23,7 +23,7 @@ class Model:
     """The network."""
 
     name: str = "vgg11"
-    """vgg11, vgg13, vgg16, vgg19, or wrn<depth>_<widen> such as wrn16_8."""
+    """vgg11, vgg13, vgg16, vgg19, or a Wide ResNet, wrn16_8 for depth 16 and width 8."""
     width: float = 1.0
     """Factor on the number of channels; 0.25 for small machines."""
     dropout: float = 0.3

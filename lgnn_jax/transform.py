@@ -29,13 +29,10 @@ def transform(
     method: filtering.Method = "auto",
     neuron_axis: int = -1,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Low-pass filters each layer's gradient over the layer's map, so that neighbours grow alike.
+    """Low-pass filters each layer's gradient over the layer's map, so that neighbours grow alike.
 
-    With the neurons of a layer on an `(m, n)` grid, row by row, and :math:`\eta` a normalised
-    Gaussian window, the gradient :math:`g` of neuron :math:`j` becomes
-
-    .. math::
-      (\eta * g)_j = \sum_k \eta_{j - k}\, g_k .
+    With the neurons of a layer on an `(m, n)` grid, row by row, and `eta` a normalised Gaussian
+    window, the gradient `g[j]` of neuron `j` becomes `sum_k eta[j - k] g[k]`.
 
     Put it before weight decay and momentum, as in the paper. It is linear, so in data-parallel
     training it is enough to filter once, after the mean over the devices.

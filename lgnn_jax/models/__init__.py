@@ -24,7 +24,7 @@ def build_model(
     """Builds a network by name.
 
     Args:
-      name: "vgg11", "vgg13", "vgg16", "vgg19", or "wrn<depth>_<widen>" such as "wrn16_8".
+      name: "vgg11", "vgg13", "vgg16", "vgg19", or `"wrn<depth>_<widen>"` such as "wrn16_8".
       num_classes: number of logits, at least 1.
       width: factor on the number of channels, positive.
       dropout: rate inside a Wide ResNet's blocks, in [0, 1); VGG has none.

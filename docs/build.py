@@ -1,0 +1,85 @@
+"""Writes the API reference, HTML pages made from the docstrings: python docs/build.py [FOLDER]."""
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+import pdoc
+
+import lgnn_jax
+from lgnn_jax import models
+
+ROOT = Path(__file__).parents[1]
+# What is of use outside of the lgnn command, and what its docstrings refer to. A package brings its
+# submodules, but for one with an __all__.
+MODULES = (
+    "lgnn_jax",
+    "lgnn_jax.som",
+    "lgnn_jax.filtering",
+    "lgnn_jax.schedules",
+    "lgnn_jax.analysis",
+    "lgnn_jax.figures",
+    "lgnn_jax.models",
+    "lgnn_jax.models.streams",
+    "lgnn_jax.data",
+    "lgnn_jax.config",
+    "lgnn_jax.optimizer",
+    "lgnn_jax.train",
+    "lgnn_jax.session",
+    "lgnn_jax.run",
+    "lgnn_jax.checkpoint",
+    "lgnn_jax.log",
+    "lgnn_jax.trained",
+    "lgnn_jax.class_sets",
+    "lgnn_jax.analyze",
+    "lgnn_jax.sweep",
+    "lgnn_jax.results",
+)
+FLAX_FIELDS = [
+    f"{network.__name__}.{field}"
+    for network in (models.VGG, models.WideResNet)
+    for field in ("parent", "name", "scope")
+]
+
+
+def build(out: Path) -> None:
+    """Writes the pages to the folder `out`; index.html leads to the others."""
+    # The one way by which signatures and variables alike come to their types' names.
+    inspect.formatannotation = pdoc.doc.formatannotation = short_name
+    pdoc.render.env.globals["flax_fields"] = FLAX_FIELDS
+    pdoc.render.configure(
+        docformat="google",
+        footer_text=f"lgnn_jax {lgnn_jax.__version__}",
+        show_source=False,
+        template_directory=ROOT / "docs" / "templates",
+    )
+    pdoc.pdoc(*MODULES, output_directory=out)
+
+
+def short_name(annotation: Any, *args: Any, _long=inspect.formatannotation, **kwargs: Any) -> str:
+    """Returns the name of a type as its users know it, where Python spells out where it is defined.
+
+    `jax.typing.ArrayLike`, say, is a union of eight types, and `optax.Schedule` names it twice.
+    """
+    text = _long(annotation, *args, **kwargs).replace("typing.", "")
+    for name, alias in (
+        ("optax.Schedule", optax.Schedule),
+        ("jax.typing.ArrayLike", jax.typing.ArrayLike),
+        ("jax.typing.DTypeLike", jax.typing.DTypeLike),
+    ):
+        members = _long(alias).replace("typing.", "")
+        text = text.replace(members, name)
+        if members.startswith("Union["):  # as a part of a larger union
+            text = text.replace(members.removeprefix("Union[").removesuffix("]"), name)
+    text = re.sub(r"\b(jax\.)?jaxlib\._jax\.", "jax.", text)
+    return text.replace("optax._src.base.", "optax.").replace("flax.linen.module.", "flax.linen.")
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "site"
+    build(folder)
+    print(folder / "index.html")
