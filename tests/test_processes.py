@@ -23,7 +23,10 @@ def _start(*argv, own=((), ())):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     place = ("--coordinator", f"127.0.0.1:{port}", "--processes", "2")
-    return [commands.lgnn("train", *argv, *place, "--process", str(i), devices=2) for i in range(2)]
+    return [
+        commands.lgnn("train", *argv, *place, "--process", str(i), *own[i], devices=2)
+        for i in range(2)
+    ]
 
 
 def _end(processes):
