@@ -131,13 +131,15 @@ class Log:
     @contextlib.contextmanager
     def doing(self, what: str) -> Iterator[None]:
         """Shows, where something can move, what is being done that has no steps to count."""
+        if not self.console.is_jupyter:
+            with self.console.status(what):
+                yield
+            return
         if self._notebook is not None:
             self._notebook.wait(what)
-            yield
+        yield
+        if self._notebook is not None:
             self._notebook.wait("")
-            return
-        with self.console.status(what):
-            yield
 
     def say(self, text: str) -> None:
         """Prints a line, above the bar if there is one."""
