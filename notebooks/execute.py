@@ -51,11 +51,22 @@ def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
         cwd=str(folder),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places)), "NO_COLOR": "1"},
     )
+    tidy(notebook)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def tidy(notebook: nbformat.NotebookNode) -> None:
+    """Takes away what says nothing: metadata, a picture's second form, a terminal's codes."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata.clear()
-    nbformat.validate(notebook)
-    return notebook
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "image/png" in data:
+                data.pop("image/jpeg", None)
+            if "text/plain" in data:
+                data["text/plain"] = re.sub(r"\x1b\[[0-9;]*m", "", data["text/plain"])
 
 
 def texts(notebook: nbformat.NotebookNode) -> list[str]:
