@@ -1,14 +1,16 @@
-"""What a run says: a progress bar on a terminal, plain lines elsewhere, and metrics.jsonl."""
+"""What a run says: a bar on a terminal or in a notebook, lines elsewhere; and metrics.jsonl."""
 
 import contextlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lgnn_jax import notebook
 from lgnn_jax.files import replace_text, sync
 
 
@@ -26,6 +28,8 @@ class Log:
         self._file = None
         self._bar = None
         self._task = None
+        in_notebook = self.console.is_jupyter and not self.console.quiet
+        self._notebook = notebook.Display() if in_notebook else None
         self._started = time.perf_counter()
         self._total_steps = self._steps_per_epoch = 1
 
@@ -37,6 +41,8 @@ class Log:
         """Ends the bar and closes metrics.jsonl."""
         if self._bar is not None:
             self._bar.stop()
+        if self._notebook is not None:
+            self._notebook.close()
         if self._file is not None:
             with contextlib.suppress(OSError):  # of a line whose writing has failed already
                 self._file.close()
@@ -84,17 +90,18 @@ class Log:
 
     def progress(self, step: int, metrics: Any) -> None:
         """Moves the bar to a step; `metrics` has the loss and accuracy of the epoch so far."""
-        if self._bar is None:
+        if self._bar is None and self._notebook is None:
             return
-        epoch = (step - 1) // self._steps_per_epoch + 1
+        number = (step - 1) // self._steps_per_epoch + 1
+        epoch = f"{number}/{self._total_steps // self._steps_per_epoch}"
         trained = [r for r in self.records if r["split"] == "train"]
         speed = f"  {trained[-1]['images_per_second']:,.0f} images/s" if trained else ""
-        self._bar.update(
-            self._task,
-            completed=step,
-            epoch=f"{epoch}/{self._total_steps // self._steps_per_epoch}",
-            status=f"loss {metrics.loss:.3f}  accuracy {metrics.accuracy:.1%}{speed}",
-        )
+        status = f"loss {metrics.loss:.3f}  accuracy {metrics.accuracy:.1%}{speed}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, epoch=epoch, status=status)
+        else:
+            place = f"epoch {epoch}  step {step}/{self._total_steps}"
+            self._notebook.move(step, self._total_steps, f"{place}  {status}")
 
     def record(self, **values: Any) -> None:
         """Writes a line of metrics.jsonl, with the run's seconds; shows each test, by epoch."""
@@ -127,8 +134,24 @@ class Log:
         if self._file is not None:
             sync(self._path)
 
+    @contextlib.contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Shows, where something can move, what is being done that has no steps to count."""
+        if not self.console.is_jupyter:
+            with self.console.status(what):
+                yield
+            return
+        if self._notebook is not None:
+            self._notebook.wait(what)
+        yield
+        if self._notebook is not None:
+            self._notebook.wait("")
+
     def say(self, text: str) -> None:
         """Prints a line, above the bar if there is one."""
+        if self._notebook is not None:
+            self._notebook.say(text)
+            return
         self.console.print(text, highlight=False, soft_wrap=True)
 
 

@@ -184,7 +184,7 @@ def _train(session, run_dir, log):
     state = session.place(state)
     compile_seconds = 0.0
     if first_step < config.epochs * steps_per_epoch:
-        with log.console.status("compiling"):
+        with log.doing("compiling"):
             compile_seconds = session.compile()
         log.say(f"compiled in {compile_seconds:.1f} s")
     try:
