@@ -122,6 +122,42 @@ with Stages(Console()) as stages:
     assert stages.data["text/plain"] == ""  # nothing is left of what only waited
 
 
+def test_interrupting_a_cell_writes_a_checkpoint_and_the_kernel_lives_on(tmp_path):
+    source = """
+import os
+import signal
+from pathlib import Path
+
+from lgnn_jax import data
+from lgnn_jax.config import Config, Data, Model
+from lgnn_jax.log import Log
+from lgnn_jax.run import run
+from lgnn_jax.signals import Stopped
+
+config = Config(epochs=1000, model=Model(width=1 / 16), data=Data("digits", train_images=256))
+
+
+class Interrupted(Log):
+    def progress(self, step, metrics):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)  # as a notebook's button does
+
+
+try:
+    with Interrupted() as log:
+        run(config, data.load("digits", train_images=256), Path("run"), log)
+except Stopped as stopped:
+    print(stopped, os.listdir("run/checkpoints"))
+"""
+    path = tmp_path / "interrupted.ipynb"
+    cells = [nbformat.v4.new_code_cell(text) for text in (source, "print('alive')")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    flags = "--xla_backend_optimization_level=0"
+    first, second = _execute(str(path), tmp_path, flags=flags).cells
+    assert first.outputs[-1].text == "SIGINT ['4']\n"
+    assert second.outputs[0].text == "alive\n"
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ["quickstart", "your_own_network"])
 def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
