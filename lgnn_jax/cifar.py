@@ -161,8 +161,11 @@ class _FromBinary:
                 requests.head(self._url, allow_redirects=True, timeout=30).close()
             return dl_manager.download(self._url)
         except (tfds.download.DownloadError, requests.RequestException) as error:
+            cause = error  # the first of those that led to it: the last repeats them all
+            while cause.__context__ is not None:
+                cause = cause.__context__
             raise DatasetError(
-                f"{self._url} cannot be downloaded ({_one_line(error)}); try again later, pass the "
+                f"{self._url} cannot be downloaded ({_one_line(cause)}); try again later, pass the "
                 f"url of a mirror, or put the archive at {self.manual}."
             ) from error
         except download_manager.NonMatchingChecksumError as error:

@@ -2,7 +2,9 @@
 
 import argparse
 import ast
+import contextlib
 import dataclasses
+import io
 import os
 import re
 import runpy
@@ -10,105 +12,192 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 from rich.console import Console
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from lgnn_jax import class_sets, show
 from lgnn_jax import config as config_lib
-from lgnn_jax import show
-from lgnn_jax.config import Config, Variant
+from lgnn_jax.config import Config, Som, Variant
 
 
 class UsageError(Exception):
     """A command that cannot be carried out; one clear line."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Train:
-    """Train a network; `lgnn train` alone trains a small one on handwritten digits."""
+class ParseError(UsageError):
+    """A command with flags or values that are none."""
 
-    run: Annotated[Config, tyro.conf.arg(name="")]
-    config: str = "quickstart"
-    """Name of a config (see `lgnn configs`), or a Python file that defines `config`; it is run."""
-    run_dir: Path | None = None
-    """Where the run is kept; runs/<name> by default."""
-    data_dir: Path | None = None
-    """Where prepared data sets lie; tensorflow-datasets' default folder if not given."""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on with the run in the run directory, from its newest checkpoint."""
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the config, the layers with their maps and the steps; write nothing."""
-    coordinator: str | None = None
-    """For a run of several processes: host:port of process 0, or auto on Cloud TPU and Slurm."""
-    processes: int | None = None
+
+_Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+_ConfigName = Annotated[str, tyro.conf.arg(metavar="NAME|FILE.py")]
+_DataDir = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        metavar="DIR",
+        help="Where prepared data sets lie.",
+        help_behavior_hint="(default: tensorflow-datasets' own folder)",
+    ),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """A run of several processes."""
+
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    """For a run of several processes: where process 0 listens; or auto, on Cloud TPU and Slurm."""
+    processes: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Number of processes of such a run."""
-    process: int | None = None
+    process: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Number of this one, from 0."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a network; without options a small one, on handwritten digits."""
+
+    config: _ConfigName = "quickstart"
+    """A config by name (lgnn configs lists them), or a Python file that defines `config`, which is
+    run. It supplies the defaults of the other options; with --resume, the run itself does."""
+    run: Annotated[Config, tyro.conf.arg(name="")]
+    run_dir: Annotated[
+        Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/NAME)")
+    ] = None
+    """Where the run is kept."""
+    resume: _Switch = False
+    """Go on with the run in the run directory, from its newest checkpoint and with its own config.
+    Epochs can be added: --resume --epochs 60. With --config too, the two must agree."""
+    dry_run: _Switch = False
+    """Print the config, the layers with their maps and the steps; write nothing."""
+    data_dir: _DataDir = None
+    several: Annotated[Processes, tyro.conf.arg(name="")] = Processes()
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
     """Evaluate the newest checkpoint of a run on its test images."""
 
-    run_dir: tyro.conf.Positional[Path]
-    """A run directory."""
-    data_dir: Path | None = None
-    """Where prepared data sets lie; tensorflow-datasets' default folder if not given."""
+    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")]
+    """A run directory, such as runs/quickstart."""
+    data_dir: _DataDir = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Sweep:
-    """Train every variant on every seed, and print the table; run it again to go on."""
+class _Shared(Config):
+    """What the runs of a sweep share."""
 
-    run: Annotated[Config, tyro.conf.arg(name="")]
-    config: str = "quickstart"
-    """Name of a config (see `lgnn configs`), or a Python file that defines `config`; it is run."""
-    variants: tuple[Variant, ...] = get_args(Variant)
-    """Variants of the filter to compare."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Seeds; runs of one seed begin with the same weights and see the same images."""
-    layers: tuple[Literal["main", "resblocks", "all"], ...] | None = None
-    """Sets of a Wide ResNet's layers to compare; the config's som.layers by default."""
-    windows: tuple[tuple[int, float], ...] | None = None
-    """Sizes of the filter's window, each with its sigma: 3 0.5 5 1.0; the config's by default."""
-    out: Path | None = None
-    """Where the runs and the tables are kept; runs/<name>_sweep by default."""
-    data_dir: Path | None = None
-    """Where prepared data sets lie; tensorflow-datasets' default folder if not given."""
+    name: str = "run"
+    """Name of the sweep, in that of its folder; letters, digits, '.', '_' and '-'."""
+    variant: tyro.conf.Suppress[Variant] = "constant"
+    seed: tyro.conf.Suppress[int] = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Train every variant on every seed and print tables; run again, it goes on.
+
+    They are results.md, results.csv and results.json in the sweep's folder.
+    """
+
+    config: _ConfigName = "quickstart"
+    """A config by name (lgnn configs lists them), or a Python file that defines `config`, which is
+    run. It supplies the defaults of the options from --name on."""
+    variants: Annotated[
+        tuple[Variant, ...], tyro.conf.arg(metavar="{baseline,constant,decreasing} ...")
+    ] = get_args(Variant)
+    """Variants to compare; baseline: no filter; constant: sigma stays; decreasing: sigma falls with
+    every epoch, towards 0."""
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...")] = (0, 1, 2, 3, 4)
+    """Runs of one seed begin with the same weights and see the same images."""
+    layers: Annotated[
+        tuple[Literal["main", "resblocks", "all"], ...],
+        tyro.conf.arg(
+            metavar="{main,resblocks,all} ...", help_behavior_hint="(default: som.layers)"
+        ),
+    ] = ()
+    """Sets of a Wide ResNet's layers to compare."""
+    windows: Annotated[
+        tuple[tuple[int, float], ...],
+        tyro.conf.arg(
+            metavar="SIZE SIGMA ...", help_behavior_hint="(default: som.kernel-size and som.sigma)"
+        ),
+    ] = ()
+    """Windows of the filter to compare, each its side and its sigma in map units: 3 0.5 5 1.0."""
+    out: Annotated[
+        Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/NAME_sweep)")
+    ] = None
+    """Where the runs and the tables are kept."""
+    data_dir: _DataDir = None
+    run: Annotated[_Shared, tyro.conf.arg(name="")]
 
 
 @dataclasses.dataclass(frozen=True)
 class ShowTable:
-    """Print the tables of a sweep again, from its finished runs."""
+    """Print the tables of a sweep, and write results.md, .csv and .json anew."""
 
-    out: tyro.conf.Positional[Path]
-    """The folder of a sweep."""
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SWEEP_DIR")]
+    """The folder of a sweep; runs that are not finished are left out."""
+
+
+_CLASSES = (
+    "What to look for on the maps: classes, or sets of classes, several joined by +, as in trees "
+    "pine_tree+palm_tree. Sets are, "
+    + "; ".join(f"of {data}: {', '.join(sets)}" for data, sets in class_sets.NAMED.items())
+    + "."
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Analyze:
-    """Draw the maps of a run, or of several side by side, and put numbers to their order."""
+    """Draw the maps of a run, or of several, and put numbers to their order."""
 
-    run_dirs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run directories, of one network on the same images."""
-    layers: tuple[str, ...] = ()
-    """Convolutions whose maps are drawn; the last one by default. Numbers are of all layers."""
-    classes: tuple[str, ...] = ()
-    """Sets of classes: a superclass such as trees, or classes joined by +."""
+    run_dirs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="RUN_DIR ...", help_behavior_hint="(required)"),
+    ]
+    """One or more run directories, of one network on the same images."""
+    layers: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(metavar="LAYER ...", help_behavior_hint="(default: the last one)"),
+    ] = ()
+    """Convolutions whose maps are drawn, such as conv5_2. Numbers are of all layers."""
+    classes: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            metavar="CLASSES ...",
+            help=_CLASSES,
+            help_behavior_hint="(default: a choice that suits the data set)",
+        ),
+    ] = ()
     visualize: Literal["shown", "all", "none"] = "shown"
     """Feature visualisations of the neurons in the figures, of a whole layer, or of none."""
     steps: int = 128
     """Steps of each feature visualisation."""
-    out: Path | None = None
-    """Where figures/ and analysis.json are written; the first run's directory by default."""
-    data_dir: Path | None = None
-    """Where prepared data sets lie; tensorflow-datasets' default folder if not given."""
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: the first run's directory)"),
+    ] = None
+    """Where figures/ and analysis.json are written."""
+    data_dir: _DataDir = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Configs:
     """List the configs that --config knows by name."""
+
+
+_COMMANDS = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "sweep": Sweep,
+    "table": ShowTable,
+    "analyze": Analyze,
+    "configs": Configs,
+}
+_REGISTRY = ConstructorRegistry()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -132,11 +221,12 @@ def main(argv: list[str] | None = None) -> None:
         command = _parse(argv)
         actions[type(command)](command)
     except (UsageError, DataError, RunError) as error:
+        status = 2 if isinstance(error, ParseError) else 1
         print(f"lgnn: {error}", file=sys.stderr, flush=True)
         if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
             # An orderly exit waits minutes for the other processes, which wait for this one.
-            os._exit(1)
-        sys.exit(1)
+            os._exit(status)
+        sys.exit(status)
     except Stopped as stopped:
         how = "the same command" if argv[:1] == ["sweep"] else "--resume"
         print(f"lgnn: stopped by {stopped}; {how} goes on from the last step", file=sys.stderr)
@@ -173,43 +263,113 @@ def load_config(name_or_file: str) -> Config:
         raise UsageError(f"{path}: {error}") from error
 
 
-def _parse(argv: list[str]) -> Train | Evaluate | Sweep | ShowTable | Analyze | Configs:
+def _parse(argv: list[str]) -> Any:
     """Parses the arguments; the config that is named supplies the defaults of all its fields."""
+    name, rest = (argv or [""])[0], argv[1:]
+    if name in _COMMANDS:
+        options = {"args": rest, "prog": f"lgnn {name}"}
+        if name == "train":
+            return _cli(Train, default=Train(run=_defaults(argv)), **options)
+        if name == "sweep":
+            return _cli(Sweep, default=Sweep(run=_Shared(**vars(_defaults(argv)))), **options)
+        return _cli(_COMMANDS[name], **options)
+    if name and not name.startswith("-"):
+        close = config_lib.nearest(name, list(_COMMANDS))
+        raise ParseError(f"no command {name!r}{close} Known are {', '.join(_COMMANDS)}.")
+    # By hand above, since tyro's messages name a command's fields by its own inner ones.
+    train, evaluate, sweep, table, analyze, configs = (
+        Annotated[command, tyro.conf.subcommand(name)] for name, command in _COMMANDS.items()
+    )
+    return _cli(
+        tyro.conf.OmitSubcommandPrefixes[train | evaluate | sweep | table | analyze | configs],
+        args=argv,
+        prog="lgnn",
+        description="Neural networks whose neurons organise themselves on a map.",
+    )
+
+
+def _defaults(argv: list[str]) -> Config:
+    """The config that is named; where none is and a run goes on, the one that it was begun with."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config", nargs="?")
     early.add_argument("--run-dir", "--run_dir", nargs="?", type=Path)
+    early.add_argument("--name", nargs="?", default="quickstart")
     early.add_argument("--resume", action="store_true")
     early.add_argument("--variant", nargs="?", default="")
     early.add_argument("--seed", nargs="?", default="")
     known, _ = early.parse_known_args(argv)
-    if argv[:1] == ["sweep"] and (known.variant, known.seed) != ("", ""):
+    if argv[0] == "sweep" and (known.variant, known.seed) != ("", ""):
         raise UsageError("a sweep takes --variants and --seeds instead of --variant and --seed.")
-    if known.resume and known.run_dir and known.config is None:
+    goes_on = argv[0] == "train" and known.resume and not _asks_for_help(argv)
+    if goes_on and known.config is None:
         from lgnn_jax.run import load_config as load_saved
 
-        default = load_saved(known.run_dir)
-    else:
-        default = load_config("quickstart" if known.config is None else known.config)
+        return load_saved(known.run_dir or Path("runs") / str(known.name))
+    return load_config("quickstart" if known.config is None else known.config)
+
+
+def _asks_for_help(argv: list[str]) -> bool:
+    return not {"-h", "--help"}.isdisjoint(argv)
+
+
+def _cli(command: Any, *, args: list[str], prog: str, **options: Any) -> Any:
+    """Calls `tyro.cli`; what it says in a box of many lines becomes a ParseError of one."""
+    options |= {"args": args, "prog": prog, "registry": _REGISTRY}
+    if _asks_for_help(args):
+        return tyro.cli(command, **options)
+    columns, said = os.environ.get("COLUMNS"), io.StringIO()
+    os.environ["COLUMNS"] = "1000000"  # so that nothing is broken in two
     try:
-        # By hand, since tyro's messages name a command's fields by its own inner ones.
-        if argv[:1] == ["train"]:
-            return tyro.cli(Train, args=argv[1:], prog="lgnn train", default=Train(default))
-        if argv[:1] == ["sweep"]:
-            return tyro.cli(Sweep, args=argv[1:], prog="lgnn sweep", default=Sweep(default))
-        train = Annotated[Train, tyro.conf.subcommand("train")]
-        evaluate = Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-        sweep = Annotated[Sweep, tyro.conf.subcommand("sweep")]
-        table = Annotated[ShowTable, tyro.conf.subcommand("table")]
-        analyze = Annotated[Analyze, tyro.conf.subcommand("analyze")]
-        configs = Annotated[Configs, tyro.conf.subcommand("configs")]
-        return tyro.cli(
-            tyro.conf.OmitSubcommandPrefixes[train | evaluate | sweep | table | analyze | configs],
-            args=argv,
-            prog="lgnn",
-            description="Neural networks whose neurons organise themselves on a map.",
-        )
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(command, **options)
     except ValueError as error:  # from a config's own checks; tyro reports those of a section
         raise UsageError(str(error)) from error
+    except SystemExit as exit_:
+        if not exit_.code:
+            raise
+        # Below a title and, where a terminal has ASCII only, a rule; below the next rule is help.
+        lines = [line.strip("│ ") for line in said.getvalue().splitlines()[1:-1]]
+        text, *more = re.split(r"\n[─-]+\n", "\n".join(lines).lstrip("-\n"), maxsplit=1)
+        text = re.sub(r"^Error parsing run[.\w]*: ", "", " ".join(text.split())).rstrip(".")
+        close = re.search(r"Perhaps you meant:\n(--[\w.-]+)", "".join(more))
+        meant = f"; did you mean {close[1]}?" if close else "."
+        raise ParseError(f"{text}{meant} See {prog} --help.") from None
+    finally:
+        del os.environ["COLUMNS"]
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
+
+
+@_REGISTRY.primitive_rule
+def _table_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """How som.table is given: tyro would take the last of several values of one key."""
+    if info.type != get_type_hints(Som)["table"]:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="KEY ROWS COLUMNS ...",
+        instance_from_str=_table,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda table: [
+            str(word) for key, dims in table.items() for word in (key, *(dims or (None,)))
+        ],
+    )
+
+
+def _table(words: list[str]) -> dict[str, tuple[int, int] | None]:
+    table, left = {}, list(words)
+    while left:
+        key, *dims = left[: 2 if left[1:2] == ["None"] else 3]
+        if dims != ["None"] and not re.fullmatch(r"\d{1,9} \d{1,9}", " ".join(dims)):
+            raise ValueError(
+                "it takes keys, each with rows and columns or with None, as in 64 8 8 stem None; "
+                f"got {' '.join(left):.80}"
+            )
+        if key in table:
+            raise ValueError(f"it has {key!r} twice: leave one out")
+        table[key] = None if dims == ["None"] else (int(dims[0]), int(dims[1]))
+        del left[: 1 + len(dims)]
+    return table
 
 
 def _train(command: Train) -> None:
@@ -219,14 +379,16 @@ def _train(command: Train) -> None:
     import jax
 
     from lgnn_jax import data
+    from lgnn_jax import run as run_lib
     from lgnn_jax.log import Log
-    from lgnn_jax.run import check_run_dir, run
 
-    _join_processes(command)
+    _join_processes(command.several)
     console = Console(quiet=jax.process_index() != 0)
     config = command.run
     run_dir = command.run_dir or Path("runs") / config.name
-    check_run_dir(run_dir, config, resume=command.resume)  # reading the images can take a while
+    # Before the images, for reading them can take a while.
+    run_lib.check_run_dir(run_dir, config, resume=command.resume)
+    begun = run_lib.load_config(run_dir) if command.resume else config
     images = data.load(config.data.name, command.data_dir, train_images=config.data.train_images)
     with Log(console) as log:
         log.say(
@@ -234,7 +396,9 @@ def _train(command: Train) -> None:
             f"{len(images.train_images):,} images of {images.name}, {config.epochs} epochs, "
             f"{jax.device_count()} x {jax.devices()[0].device_kind}, to {run_dir}"
         )
-        summary, plan, state = run(config, images, run_dir, log, resume=command.resume)
+        for name, old, new in config_lib.difference(begun, config):
+            log.say(f"{name}: {old} -> {new}")
+        summary, plan, state = run_lib.run(config, images, run_dir, log, resume=command.resume)
     show.topography(console, plan, state.params)
     console.print(
         f"\ntest accuracy {summary['test_accuracy']:.2%} after {config.epochs} epochs "
@@ -250,12 +414,13 @@ def _dry_run(command: Train) -> None:
 
     config = command.run
     info = data.describe(config.data.name, command.data_dir, train_images=config.data.train_images)
+    plan = session.plan(config, info)
     console = Console()
     console.print_json(config_lib.to_json(config))
-    show.plan(console, config, session.plan(config, info), info.train_count)
+    show.plan(console, config, plan, info.train_count)
 
 
-def _join_processes(command: Train) -> None:
+def _join_processes(command: Processes) -> None:
     """Connects to the other processes of a run, if there are any."""
     import jax
 
@@ -303,13 +468,24 @@ def _sweep(command: Sweep, line: str) -> None:
     from lgnn_jax.session import plan
     from lgnn_jax.sweep import settings, sweep
 
-    base = command.run
+    base = Config(**vars(command.run))
     if not (command.variants and command.seeds):
         raise UsageError("a sweep needs at least one of --variants and one of --seeds.")
     layers = command.layers or (base.som.layers,)
     windows = command.windows or ((base.som.kernel_size, base.som.sigma),)
     try:
         configs = settings(base, command.variants, layers, windows)
+        folders = {}
+        for size, sigma in windows:
+            (folder,) = settings(base, ("constant",), layers[:1], [(size, sigma)])
+            if folder in folders:
+                raise ValueError(
+                    f"--windows: {folders[folder]} and {size} {sigma} are one setting, {folder}: "
+                    "leave one out."
+                )
+            folders[folder] = f"{size} {sigma}"
+        for seed in command.seeds:
+            dataclasses.replace(base, seed=seed)
     except ValueError as error:
         raise UsageError(str(error)) from error
     out = command.out or Path("runs") / f"{base.name}_sweep"

@@ -75,7 +75,7 @@ class Optimizer:
     momentum: float = 0.9
     """Share of the last update that is kept, in [0, 1)."""
     weight_decay: float = 5e-4
-    """Added to the filtered gradient, as PyTorch's SGD does."""
+    """Share of the weights that is added to their gradient, after the filter (an L2 penalty)."""
 
     __pydantic_config__ = _FORBID_UNKNOWN
 
@@ -107,7 +107,8 @@ class Som:
     layers: Literal["main", "resblocks", "all"] = "all"
     """Of a Wide ResNet: main branch of the blocks; blocks with shortcuts; all convolutions."""
     table: dict[str, tuple[int, int] | None] = field(default_factory=dict)
-    """Channel count, or regular expression on a parameter's path, to rows and columns or None."""
+    """Maps other than the usual: a channel count, or a regular expression on a parameter's path,
+    then rows and columns, or None for no filter, as in 64 16 4 stem None."""
 
     __pydantic_config__ = _FORBID_UNKNOWN
 
@@ -130,7 +131,8 @@ class Config:
     name: str = "run"
     """Name of the run directory; letters, digits, '.', '_' and '-'."""
     variant: Variant = "constant"
-    """baseline: no filter; constant: sigma stays; decreasing: sigma falls by epoch to 0 (eq. 4)."""
+    """baseline: no filter; constant: sigma stays; decreasing: sigma falls with every epoch, towards
+    0 (equation 4 of the paper)."""
     seed: int = 0
     """Seed of the initial weights, the order of the images, augmentation and dropout."""
     epochs: int = 200
@@ -224,7 +226,10 @@ def _describe(error: dict[str, Any]) -> str:
     if error["type"] == "json_invalid":
         return f"not JSON: {error['ctx']['error']}"
     name = " ".join(name.split()) or "config"  # a key of som.table may be of several lines
-    return f"{name}: {error['msg']}, got {error['input']!r:.80}"
+    what = error["msg"].removeprefix("Input should be ").replace("a valid integer", "an integer")
+    must = "" if what == error["msg"] else " must be"
+    what = what.replace("a valid ", "a ").replace("a array", "an array")
+    return f"{name}{must or ':'} {what}, got {error['input']!r:.80}."
 
 
 @contextlib.contextmanager

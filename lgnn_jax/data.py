@@ -122,12 +122,12 @@ def load(
         tensorflow-datasets image classification set with "train" and "test" splits. No TensorFlow
         is needed to read a prepared copy in the array_record format. "cifar10" and "cifar100" are
         downloaded and prepared where no copy is found.
-      data_dir: where prepared copies lie; tensorflow-datasets' own default if None.
+      data_dir: where prepared copies lie, a folder; tensorflow-datasets' own default if None.
       train_images: keep that many training images, drawn once for all runs; all if None.
 
     Raises:
       DataError: for a set that is unknown, neither prepared nor reachable, whose images differ in
-        size, or that has fewer than `train_images` images.
+        size, or that has fewer than `train_images` images; for CIFAR in a folder that is not there.
 
     Example:
       >>> load("digits").train_images.shape
@@ -242,10 +242,18 @@ def _tfds(name: str, data_dir: str | os.PathLike | None) -> tuple[_Split, _Split
     if not builder.is_prepared() and name in _CIFAR:
         from lgnn_jax import cifar
 
+        if data_dir is not None and not os.path.isdir(data_dir):
+            raise DataError(
+                f"there is no folder {data_dir} to read {name!r} from or to prepare it in: make "
+                "it, or name another with --data-dir."
+            )
         try:
             cifar.prepare(name, data_dir)
         except cifar.DatasetError as error:
-            raise DataError(str(error)) from error
+            raise DataError(
+                f"data set {name!r} is not in {builder.data_dir_root}; name the folder of a "
+                f"prepared copy with --data-dir. {error}"
+            ) from error
         builder = _builder(name, data_dir)
     if not builder.is_prepared():
         raise _not_prepared(builder)

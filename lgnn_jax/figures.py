@@ -247,10 +247,11 @@ def class_maps(
 
 def _shared(by: Sequence[str], classes: Sequence[str], regions: Sequence[Region]) -> str:
     """What is shared, in words; a single class has its regions for itself."""
+    alone = len(classes) == 1 or (len(by) == 1 and by[0] in classes)
     by = [name.replace("_", " ") for name in by]
     who = " and ".join(filter(None, [", ".join(by[:-1]), by[-1]]))
     found = ", ".join(f"{region.p:.2g}" for region in regions)
-    if len(classes) == 1:
+    if alone:
         nothing, what = f"{who} has no region beyond chance", f"regions of {who}"
     else:
         nothing, what = f"{who} share no region beyond chance", f"regions that {who} share"

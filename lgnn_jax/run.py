@@ -85,8 +85,10 @@ def load_config(run_dir: Path) -> Config:
     path = run_dir / CONFIG
     try:
         return from_json(path.read_text())
-    except OSError:
+    except FileNotFoundError:
         raise RunError(f"{run_dir} holds no run: there is no {path}.") from None
+    except OSError as error:  # a folder of that name, or no permission
+        raise RunError(f"{path} cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
 

@@ -79,6 +79,14 @@ def plan(config: Config, info: data.Info) -> Plan:
             raise RunError(
                 f"som.table: no parameter has {key!r} in its path; --dry-run lists them."
             )
+    # From wherever it stands, a window that wide sees the whole map and beyond each of its edges; a
+    # window of a million would take minutes to compile.
+    longest = max((max(dims) for dims in maps.values() if dims is not None), default=1)
+    if config.som.kernel_size > 2 * longest + 1:
+        raise RunError(
+            f"som.kernel_size must be at most {2 * longest + 1}, twice the longest side of a map "
+            f"and 1, got {config.som.kernel_size}."
+        )
     return Plan(model, shapes, maps, info.train_count // config.batch_size)
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import signal
@@ -7,14 +8,18 @@ import commands
 import pytest
 
 from lgnn_jax import cli
+from lgnn_jax.config import Config
 
 
 def _fails(capsys, *argv):
-    """Runs a command that must fail; returns what it says on standard error."""
+    """Runs a command that must fail; returns the one line that it says on standard error."""
     with pytest.raises(SystemExit) as exit_:
         cli.main([*argv])
     assert exit_.value.code not in (0, None)
-    return " ".join(capsys.readouterr().err.replace("│", " ").split())
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("lgnn: ")
+    return captured.err.strip()
 
 
 def test_configs(capsys):
@@ -104,11 +109,39 @@ def test_train_evaluate_and_run_again(folder, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        ([], "Expected one of {train, evaluate, sweep, table, analyze, configs}. See lgnn --help."),
+        (["trian"], "no command 'trian'; did you mean 'train'?"),
+        (["train", "3"], "Unrecognized options: 3. See lgnn train --help."),
+        (["train", "--run_dirs=x"], "Unrecognized options: --run_dirs=x. See lgnn"),
+        (["train", "--epochs", "1.5"], "--epochs: invalid literal for int() with base 10: '1.5'."),
+        (["train", "--epochs"], "Missing value for argument '--epochs'. Expected 1 values."),
+        (["train", "--seed", "-1"], "lgnn: seed must be in [0, 2**31), got -1."),
+        (["train", "--seed", "9" * 300], "9" * 300),
+        (
+            ["train", "--optimizer.momentum", "2"],
+            "lgnn: optimizer.momentum must be in [0, 1)",
+        ),
+        (["train", "--som.sigma", "-1e-3"], "lgnn: som.sigma: sigma must be a finite number"),
+        (["train", "--som.padding", "warp"], "Expected one of ('replicate', 'wrap', 'zero')."),
+        (["train", "--som.kernel-size", "1000001"], "som.kernel_size must be at most 33, twice"),
+        (["train", "--som.table", "64", "8"], "as in 64 8 8 stem None; got 64 8."),
+        (["train", "--som.table", "64", "8", "9" * 5000], "--som.table: it takes keys"),
+        (
+            ["train", "--som.table", "64", "8", "x"],
+            "--som.table: it takes keys, each with rows",
+        ),
+        (
+            ["train", "--som.table", "64", "8", "8", "64", "4", "16"],
+            "--som.table: it has '64' twice: leave one out.",
+        ),
+        (["train", "--batch-size", "2000"], "batch_size 2000 exceeds the 1437 training images"),
+        (["analyze"], "name one or more run directories."),
+        (["evaluate"], "Missing from lgnn evaluate: RUN_DIR"),
         (["train", "--config", "vgg11_cifar10"], "no config 'vgg11_cifar10'; did you mean"),
         (["train", "--config", "absent.py"], "no config 'absent.py'"),
         (["train", "--config", "broken.py"], "broken.py: NameError: name 'confg' is not defined"),
         (["train", "--config", "empty.py"], "empty.py must define `config`"),
-        (["train", "--epoch", "3"], "--epochs"),
+        (["train", "--epoch", "3"], "Unrecognized options: --epoch, 3; did you mean --epochs?"),
         (["train", "--variant", "none"], "none"),
         (["train", "--som.sigma", "-1"], "som.sigma: sigma must be a finite number"),
         (["train", "--som.kernel-size", "4"], "som.kernel_size: kernel_size must be odd"),
@@ -127,7 +160,7 @@ def test_train_evaluate_and_run_again(folder, capsys):
         (["train", "--som.table", "cnov", "4", "4"], "som.table: no parameter has 'cnov' in its"),
         (["train", "--config", ""], "no config ''"),
         (["train", "--config"], "--config"),
-        (["train", "--config", "float.py"], "float.py: epochs: Input should be a valid integer"),
+        (["train", "--config", "float.py"], "float.py: epochs must be an integer, got 1.5."),
         (["train", "--config", "counts.py"], "a key of som.table must be a str, such as '64', got"),
         (["train", "--data.name", "../x"], "unknown data set '../x'"),
         (["train", "--data.name", "huggingface:mnist"], "unknown data set 'huggingface:mnist'"),
@@ -135,9 +168,17 @@ def test_train_evaluate_and_run_again(folder, capsys):
         (["train", "--coordinator", "here"], "--coordinator must be HOST:PORT or auto, got 'here'"),
         (["train", "--coordinator", "h:1", "--processes", "2"], "0 <= I < N, got 2 and None"),
         (["train", "--run-dir", "tiny.py"], "tiny.py is a file"),
+        (["train", "--resume", "--name", "other"], "runs/other holds no run"),
+        (["evaluate", "bad"], "bad/config.json cannot be read: Is a directory."),
+        (
+            ["train", "--config", "vgg11_cifar100", "--data-dir", "no"],
+            "there is no folder no to read 'cifar100' from or to prepare it in: make it, or name "
+            "another with --data-dir.",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(folder, capsys, argv, message):
+    (folder / "bad" / "config.json").mkdir(parents=True)
     (folder / "broken.py").write_text("config = confg")
     (folder / "empty.py").write_text("")
     (folder / "float.py").write_text(commands.TINY.replace("epochs=1", "epochs=1.5"))
@@ -148,9 +189,44 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(folder, capsys, a
     )
     said = _fails(capsys, *argv)
     assert message in said
-    assert "Traceback" not in said
-    assert "__" not in said  # no inner names of the parser
+    assert not re.search(r"__|\brun\.", said)  # no inner names of the parser
     assert not (folder / "runs").exists()
+    assert not (folder / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "status"),
+    [
+        (["train", "--epoch", "3"], 2),
+        (["train", "--epochs", "x"], 2),
+        (["trian"], 2),
+        (["train", "--config", "absent.py"], 1),
+        (["evaluate", "no"], 1),
+    ],
+)
+def test_exit_statuses(folder, argv, status):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(argv)
+    assert exit_.value.code == status
+
+
+def test_a_dry_run_prints_nothing_before_its_checks(folder, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--dry-run", "--model.name", "vgg12"])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_goes_on_with_its_own_config(folder, capsys):
+    cli.main(["train", "--config", "tiny.py", "--name", "mine"])
+    capsys.readouterr()
+    cli.main(["train", "--resume", "--name", "mine"])
+    assert "epochs:" not in capsys.readouterr().out
+    cli.main(["train", "--resume", "--name", "mine", "--epochs", "2", "--log-every", "7"])
+    said = capsys.readouterr().out
+    assert "\nepochs: 1 -> 2\n" in said
+    assert "\nlog_every: 50 -> 7\n" in said
+    kept = json.loads((folder / "runs/mine/config.json").read_text())
+    assert (kept["epochs"], kept["batch_size"]) == (2, 16)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -175,11 +251,47 @@ def test_a_signal_is_answered_by_a_checkpoint_and_resume_goes_on(folder, number)
     assert step >= 30
 
 
-def test_help_fits_80_columns(folder, capsys):
-    for argv in (["--help"], ["train", "--help"], ["evaluate", "--help"]):
-        with pytest.raises(SystemExit) as exit_:
-            cli.main(argv)
-        assert exit_.value.code == 0
-        out = capsys.readouterr().out
-        assert out
-        assert max(map(len, out.splitlines())) <= 80
+def _help(capsys, *argv):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([*argv, "--help"])
+    assert exit_.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["train"], ["evaluate"], ["sweep"], ["table"], ["analyze"], ["configs"]]
+)
+def test_help_fits_80_columns(folder, capsys, argv):
+    out = _help(capsys, *argv)
+    assert out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_help_shows_what_matters_first(folder, capsys):
+    assert _help(capsys, "train", "--resume") == _help(capsys, "train")
+    out = _help(capsys, "train", "--config", "tiny.py")
+    found = re.findall(r"^[│ ] (--[\w.-]+)", out, re.MULTILINE)
+    assert found[:4] == ["--config", "--run-dir", "--resume", "--dry-run"]
+    assert found[5:9] == ["--name", "--variant", "--seed", "--epochs"]
+    fields = {
+        f"{section.name}.{inner.name}" if dataclasses.is_dataclass(section.type) else section.name
+        for section in dataclasses.fields(Config)
+        for inner in getattr(section.type, "__dataclass_fields__", {"": section}).values()
+    }
+    assert {f"--{name.replace('_', '-')}" for name in fields} <= set(found)
+    said = " ".join(out.replace("│", " ").split())
+    assert "Passes over the training images. (default: 1)" in said
+    assert "--som.table KEY ROWS COLUMNS ..." in said
+
+
+def test_help_of_a_sweep_lists_no_flag_that_it_refuses(folder, capsys):
+    out = _help(capsys, "sweep")
+    assert not re.search(r"--(variant|seed)\b(?!s)", out)
+    assert "Name of the sweep" in out
+    assert "SIZE SIGMA ..." in out
+
+
+def test_help_of_analyze_lists_the_sets_of_classes(folder, capsys):
+    said = re.split(r"[\s,;:.]+", _help(capsys, "analyze"))
+    assert {"RUN_DIR", "trees", "animals", "large_man-made_outdoor_things"} <= set(said)
+    assert "(required)" in said

@@ -163,6 +163,14 @@ def test_a_folder_of_another_sweep_is_left_alone(tmp_path, monkeypatch, capsys):
         (["--variant", "constant"], "--variants and --seeds instead"),
         (["--layers", "main"], "som.layers must be 'all' for vgg11"),
         (["--windows", "4", "0.5"], "som.kernel_size"),
+        (["--windows", "5", "1", "5", "1.0"], "--windows: 5 1.0 and 5 1.0 are one setting"),
+        (
+            ["--windows", "5", "1.0000001", "5", "1.0000002"],
+            "--windows: 5 1.0000001 and 5 1.0000002 are one setting, constant-5x5-sigma1",
+        ),
+        (["--seeds", "-1"], "seed must be in [0, 2**31), got -1."),
+        (["--seeds", "0", "99999999999"], "seed must be in [0, 2**31), got 99999999999."),
+        (["--som.kernel-size", "1000001"], "som.kernel_size must be at most 17, twice the"),
     ],
 )
 def test_bad_options(tmp_path, monkeypatch, capsys, arguments, message):
@@ -170,7 +178,9 @@ def test_bad_options(tmp_path, monkeypatch, capsys, arguments, message):
     with pytest.raises(SystemExit) as exit_:
         cli.main([*COMMAND, *arguments])
     assert exit_.value.code == 1
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert message in said
     assert not (folder / "out").exists()
 
 
