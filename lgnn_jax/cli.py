@@ -10,9 +10,10 @@ import re
 import runpy
 import shlex
 import sys
+import traceback
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_type_hints
 
 import tyro
 from rich.console import Console
@@ -222,11 +223,8 @@ def main(argv: list[str] | None = None) -> None:
         actions[type(command)](command)
     except (UsageError, DataError, RunError) as error:
         status = 2 if isinstance(error, ParseError) else 1
-        print(f"lgnn: {error}", file=sys.stderr, flush=True)
-        if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
-            # An orderly exit waits minutes for the other processes, which wait for this one.
-            os._exit(status)
-        sys.exit(status)
+        print(f"lgnn: {error}", file=sys.stderr)
+        _exit(status)
     except Stopped as stopped:
         how = "the same command" if argv[:1] == ["sweep"] else "--resume"
         print(f"lgnn: stopped by {stopped}; {how} goes on from the last step", file=sys.stderr)
@@ -235,7 +233,28 @@ def main(argv: list[str] | None = None) -> None:
         how = {"train": "--resume", "sweep": "the same command"}.get((argv or [""])[0])
         more = f"; {how} goes on from the newest checkpoint" if how else ""
         print(f"lgnn: interrupted{more}", file=sys.stderr)
-        sys.exit(130)
+        _exit(130)
+    except Exception:
+        if not _is_one_of_several():
+            raise
+        traceback.print_exc()
+        _exit(1)
+
+
+def _exit(status: int) -> NoReturn:
+    """Ends the process; if it is one of several, at once.
+
+    An orderly exit waits minutes for the others, which wait for this one.
+    """
+    if _is_one_of_several():
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _is_one_of_several() -> bool:
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
 def load_config(name_or_file: str) -> Config:
