@@ -4,6 +4,7 @@ import argparse
 import ast
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import os
 import re
@@ -71,6 +72,9 @@ class Train:
     resume: _Switch = False
     """Go on with the run in the run directory, from its newest checkpoint and with its own config.
     Epochs can be added: --resume --epochs 60. With --config too, the two must agree."""
+    tensorboard: _Switch = False
+    """Write event files for TensorBoard too, into tensorboard/ in the run directory: scalars, and
+    the first layer's map after each epoch. Needs the extra of this name."""
     dry_run: _Switch = False
     """Print the config, the layers with their maps and the steps; write nothing."""
     data_dir: _DataDir = None
@@ -401,6 +405,8 @@ def _train(command: Train) -> None:
     from lgnn_jax import run as run_lib
     from lgnn_jax.log import Log
 
+    if command.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise UsageError("--tensorboard needs tensorboardX: pip install tensorboardX.")
     _join_processes(command.several)
     console = Console(quiet=jax.process_index() != 0)
     config = command.run
@@ -409,7 +415,7 @@ def _train(command: Train) -> None:
     run_lib.check_run_dir(run_dir, config, resume=command.resume)
     begun = run_lib.load_config(run_dir) if command.resume else config
     images = data.load(config.data.name, command.data_dir, train_images=config.data.train_images)
-    with Log(console) as log:
+    with Log(console, tensorboard=command.tensorboard) as log:
         log.say(
             f"{config.model.name}, {config.variant}, seed {config.seed}: "
             f"{len(images.train_images):,} images of {images.name}, {config.epochs} epochs, "

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ class Log:
       records: every line of metrics.jsonl so far, those before a resume included.
     """
 
-    def __init__(self, console: Console | None = None):
-        """Writes to `console`, by default standard output."""
+    def __init__(self, console: Console | None = None, *, tensorboard: bool = False):
+        """Writes to `console`, by default standard output; and event files, if asked to."""
         self.console = console or Console()
+        self._tensorboard, self._events = tensorboard, None
         self.records: list[dict[str, Any]] = []
         self._file = None
         self._bar = None
@@ -43,6 +44,9 @@ class Log:
             self._bar.stop()
         if self._notebook is not None:
             self._notebook.close()
+        with contextlib.suppress(OSError):
+            if self._events is not None:
+                self._events.close()
         if self._file is not None:
             with contextlib.suppress(OSError):  # of a line whose writing has failed already
                 self._file.close()
@@ -68,6 +72,10 @@ class Log:
             replace_text(path, "".join(json.dumps(record) + "\n" for record in self.records))
             self._file = path.open("a")
             self._path = path
+        if write and self._tensorboard:
+            from lgnn_jax.tensorboard import Events  # an extra
+
+            self._events = Events(path.parent, step)
         before = self.records[-1]["seconds"] if self.records else 0.0
         self._started = time.perf_counter() - before
         if self.console.is_terminal:
@@ -110,9 +118,16 @@ class Log:
         if self._file is not None:
             self._file.write(json.dumps(values, allow_nan=False) + "\n")
             self._file.flush()
+        if self._events is not None:
+            self._events.scalars(values)
         if values["split"] == "test":
             trained = [r for r in self.records if r["split"] == "train"]
             self._say_epoch(trained[-1] if trained else None, values)
+
+    def filters(self, step: int, dims: Any, kernel: Callable[[], Any]) -> None:
+        """Shows the first layer's map where pictures are kept; `kernel` is called only there."""
+        if self._events is not None:
+            self._events.filters(kernel(), dims, step)
 
     def _say_epoch(self, trained: dict[str, Any] | None, tested: dict[str, Any]) -> None:
         step, epochs = tested["step"], self._total_steps // self._steps_per_epoch

@@ -100,6 +100,10 @@ class _Recorder:
         if not np.isfinite(metrics.loss):
             raise RunError(f"the test loss is {metrics.loss} {self._where(step)}.")
         self._record(step, "test", metrics, len(self._session.dataset.test_images) / seconds)
+        plan = self._session.plan
+        first = plan.model.first_layer
+        if dims := plan.maps.get(f"{first}/kernel"):
+            self._log.filters(step, dims, lambda: jax.device_get(state.params[first]["kernel"]))
 
     def check(self, state, step):
         """Raises RunError if a weight is not finite: a finite gradient can be that large."""

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import json
 import re
 import signal
@@ -295,3 +296,15 @@ def test_help_of_analyze_lists_the_sets_of_classes(folder, capsys):
     said = re.split(r"[\s,;:.]+", _help(capsys, "analyze"))
     assert {"RUN_DIR", "trees", "animals", "large_man-made_outdoor_things"} <= set(said)
     assert "(required)" in said
+
+
+def test_tensorboard_needs_its_extra(folder, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tensorboardX" else find(name)
+    )
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--config", "tiny.py", "--tensorboard"])
+    said = capsys.readouterr().err
+    assert said == "lgnn: --tensorboard needs tensorboardX: pip install tensorboardX.\n"
+    assert not (folder / "runs").exists()
