@@ -1,12 +1,20 @@
 """Eight virtual CPU devices in every test run, no promotion of ranks, and data of all tests."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # The networks are tiny, and most of a test's time is compilation: optimised code would take twice
 # as long to compile and save nothing.
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Many tests compile the same steps; workers and the processes that they start inherit the folder.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import commands
 import jax

@@ -667,12 +667,7 @@ def launch(tmp_path, tiny_dataset):
             for name in ("train_images", "train_labels", "test_images", "test_labels")
         },
     )
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-        # Each process would compile the same steps for some ten seconds.
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
     def start(config, run_dir, fault="", before=()):
         (tmp_path / "config.json").write_text(run_lib.to_json(config))

@@ -79,10 +79,8 @@ def test_two_processes_equal_one(folder):
     assert f"accuracy {two[-1]['accuracy']:.2%}" in output
 
 
-def test_one_of_two_processes_is_killed_and_both_are_started_again(folder, monkeypatch):
+def test_one_of_two_processes_is_killed_and_both_are_started_again(folder):
     """Once the second one, once the first, which writes; then one is asked to stop."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     argv = ("--config", "tiny.py", "--epochs", "16", "--checkpoint-every", "1")
     argv += ("--log-every", "1", "--variant", "decreasing")
     outputs, status = _end(_start(*argv, "--run-dir", "straight"))
