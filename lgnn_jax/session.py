@@ -180,10 +180,12 @@ class Session:
         shape = (batches, len(self.devices), -1)
         indices = np.minimum(indices, count - 1).reshape(shape)[:, self._local]
         weights = weights.reshape(shape)[:, self._local]
-        sums = [
-            self._eval_step(state.params, state.batch_stats, *self._test_arrays, i, w)
-            for i, w in zip(indices, weights, strict=True)
-        ]
+        sums = []
+        for i, w in zip(indices, weights, strict=True):
+            sums.append(self._eval_step(state.params, state.batch_stats, *self._test_arrays, i, w))
+            # Read one batch late. Were all of them sent off at once, CPU devices would wait for
+            # each other's sums for ever: threads of one batch hold up those of another.
+            sums[-2:-1] = jax.device_get(sums[-2:-1])
         return Metrics(*(np.sum(jax.device_get(sums), axis=0, dtype=np.float64) / count))
 
 

@@ -1,4 +1,7 @@
 import dataclasses
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +139,36 @@ def test_metrics_are_means_over_the_epoch_so_far(tiny_config, tiny_dataset):
         first = 0 if i < 6 else 6  # the second epoch begins anew
         assert float(metrics.loss) == pytest.approx(np.mean(losses[first:]), rel=1e-4)
         assert float(metrics.accuracy) == pytest.approx(np.mean(hits[first:]), abs=1e-6)
+
+
+def test_many_batches_are_evaluated_on_eight_cpu_devices():
+    """All sent off at once, they waited for each other until XLA aborted the process."""
+    script = """
+import numpy as np
+from lgnn_jax.config import Config, Data, Model
+from lgnn_jax.data import Dataset
+from lgnn_jax.session import Session
+
+images, labels = np.zeros((10_000, 32, 32, 3), np.uint8), np.zeros(10_000, np.int32)
+dataset = Dataset("zeros", images[:128], labels[:128], images, labels, tuple("abcde"))
+session = Session(Config(model=Model(width=1 / 16), data=Data("zeros")), dataset)
+state = session.place(session.initial_state)
+session.evaluate(state)
+print(session.evaluate(state).accuracy)
+"""
+    flags = (
+        "--xla_force_host_platform_device_count=8 "
+        "--xla_cpu_collective_call_terminate_timeout_seconds=30"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert float(done.stdout) in (0.0, 1.0)  # all images are alike
 
 
 def test_every_test_image_counts_exactly_once(tiny_config, tiny_dataset):
