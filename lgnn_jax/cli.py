@@ -72,11 +72,11 @@ class Train:
     resume: _Switch = False
     """Go on with the run in the run directory, from its newest checkpoint and with its own config.
     Epochs can be added: --resume --epochs 60. With --config too, the two must agree."""
+    dry_run: _Switch = False
+    """Print the config, the layers with their maps and the steps; write nothing."""
     tensorboard: _Switch = False
     """Write event files for TensorBoard too, into tensorboard/ in the run directory: scalars, and
     the first layer's map after each epoch. Needs the extra of this name."""
-    dry_run: _Switch = False
-    """Print the config, the layers with their maps and the steps; write nothing."""
     data_dir: _DataDir = None
     several: Annotated[Processes, tyro.conf.arg(name="")] = Processes()
 

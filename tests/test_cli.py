@@ -273,7 +273,8 @@ def test_help_shows_what_matters_first(folder, capsys):
     out = _help(capsys, "train", "--config", "tiny.py")
     found = re.findall(r"^[│ ] (--[\w.-]+)", out, re.MULTILINE)
     assert found[:4] == ["--config", "--run-dir", "--resume", "--dry-run"]
-    assert found[5:9] == ["--name", "--variant", "--seed", "--epochs"]
+    assert found[4:7] == ["--tensorboard", "--data-dir", "--name"]
+    assert found[7:10] == ["--variant", "--seed", "--epochs"]
     fields = {
         f"{section.name}.{inner.name}" if dataclasses.is_dataclass(section.type) else section.name
         for section in dataclasses.fields(Config)

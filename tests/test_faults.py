@@ -648,7 +648,8 @@ try:
     with Log() as log:
         run(config, dataset, run_dir, log, resume=(run_dir / "config.json").exists())
 except RunError as error:
-    sys.exit(str(error))
+    print(error)
+    sys.exit(1)
 """
 # Root writes everywhere, unless it gives that up.
 UNPRIVILEGED = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
@@ -675,7 +676,8 @@ def launch(tmp_path, tiny_dataset):
             [*before, sys.executable, "-c", SCRIPT, str(tmp_path), str(run_dir), fault],
             env=environment,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            # Threads of orbax may add what they think of a full disk, in the middle of a line.
+            stderr=subprocess.DEVNULL if fault else subprocess.STDOUT,
             text=True,
         )
 
@@ -765,16 +767,12 @@ def test_a_run_that_can_no_longer_write_stops_and_loses_nothing(
     process = launch(config, tmp_path / "straight")
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
-    process = launch(config, tmp_path / "straight")
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output
     run_dir = tmp_path / "run"
     code, message = FAULTS[fault]
     process = launch(config, run_dir, code, UNPRIVILEGED)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 1, output
-    # Threads of orbax may add what they think of a full disk.
-    assert f"\n{message.format(run_dir=run_dir)}" in output
+    assert output.splitlines()[-1].startswith(message.format(run_dir=run_dir))
     assert checkpoint.Checkpoints(run_dir).steps() == [6]
     (run_dir / "checkpoints").chmod(0o755)
     process = launch(config, run_dir)
