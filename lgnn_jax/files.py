@@ -9,7 +9,11 @@ _UNKNOWN = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file whole or not at all.
+
+    Raises:
+      OSError: if it cannot be written; what was there before is as it was.
+    """
     beside = path.with_name(path.name + ".tmp")
     beside.write_text(text)
     sync(beside)

@@ -111,7 +111,8 @@ def run(
     Raises:
       RunError: see `check_run_dir` and `Session`; if another process trains in `run_dir`; if a
         loss or gradient is not finite; if a checkpoint or metrics.jsonl is damaged or cannot be
-        written; if this is one of several processes and another one is gone.
+        written; if a finished run has lost its checkpoints; if this is one of several processes and
+        another one is gone, or found another state to go on from.
       Stopped: if SIGINT or SIGTERM came; there is a checkpoint of the last step.
     """
     check_run_dir(run_dir, config, resume=resume)

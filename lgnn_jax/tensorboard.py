@@ -49,6 +49,9 @@ def mosaic(kernel: np.ndarray, dims: SomDimensions) -> np.ndarray:
     Returns:
       uint8 `(rows, columns, 1 or 3)`; a white line of two pixels is between filters.
 
+    Raises:
+      ValueError: see `lgnn_jax.analysis.filters.normalized_filters`.
+
     Example:
       >>> mosaic(np.zeros((3, 3, 3, 8)), (4, 2)).shape
       (138, 68, 3)
