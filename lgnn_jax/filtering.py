@@ -127,15 +127,14 @@ def _conv(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
     return jnp.moveaxis(images.reshape(before, after, m, n), 1, 3)
 
 
-@_by_map
-def _separable(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
+def _separable(x, dims, taps, padding, axis):
     one = jnp.ones(1, taps.dtype)
-    return _banded_product(_banded_product(x, taps, one, padding), one, taps, padding)
+    x = _banded_product(x, dims, taps, one, padding, axis)
+    return _banded_product(x, dims, one, taps, padding, axis)
 
 
-@_by_map
-def _banded(x: jax.Array, taps: jax.Array, padding: Padding) -> jax.Array:
-    return _banded_product(x, taps, taps, padding)
+def _banded(x, dims, taps, padding, axis):
+    return _banded_product(x, dims, taps, taps, padding, axis)
 
 
 def _matmul(x, dims, taps, padding, axis, *, precision=lax.Precision.HIGHEST):
@@ -194,14 +193,14 @@ def _diagonals(side: int, size: int, padding: Padding) -> tuple[list[int], np.nd
     return offsets, entries
 
 
-def _banded_product(x: jax.Array, rows: jax.Array, columns: jax.Array, padding: Padding):
+def _banded_product(x, dims, rows, columns, padding, axis):
     """Filters with the taps `rows` down the map and `columns` across it, diagonal by diagonal.
 
     The neurons stay one long axis: a diagonal is one shift along it, of contiguous memory, times a
     vector of weights that has the map's edges in it. XLA fuses all of them into one loop with no
     test for edges.
     """
-    before, m, n, after = x.shape
+    (m, n), after = dims, prod(x.shape[axis + 1 :])
     row_offsets, row_entries = _diagonals(m, len(rows), padding)
     column_offsets, column_entries = _diagonals(n, len(columns), padding)
     shifts = [(a * n + b) * after for a in row_offsets for b in column_offsets]
@@ -210,31 +209,39 @@ def _banded_product(x: jax.Array, rows: jax.Array, columns: jax.Array, padding: 
     entries = np.einsum("tar,ubc->tuabrc", row_entries, column_entries)
     entries = entries.reshape(len(rows) * len(columns), -1)
     weights = _weighted(jnp.outer(rows, columns).ravel(), entries)
-    weights = jnp.repeat(weights.reshape(len(shifts), 1, m * n), after, axis=2)
-    lines = x.reshape(before, m * n * after)
-    if before < 3:
+    # The axes before the lines stay as they are. Were they merged, the loop into which XLA fuses
+    # filter and momentum would find each element's place by division, LLVM would not see that what
+    # it reads of the momentum is what it overwrites, and would use no vectors: four times as long.
+    lead, size = x.shape[: max(axis - 1, 0)], m * n * after
+    count = prod(x.shape[len(lead) : axis])
+    if count < 3:
+        lead, count = (), prod(x.shape[:axis])
+    lines = x.reshape(*lead, count, size)
+    weights = jnp.repeat(weights.reshape(-1, *(1,) * len(lead), 1, m * n), after, axis=-1)
+    if count < 3:
         return _padded_sum(lines, weights, shifts).reshape(x.shape)
     # A shift of an inner line may read from the next: its weight is zero there. So only the first
     # and the last are padded, which for all would take two thirds as long as the sum itself.
-    size = lines.shape[1]
-    flat = lines.ravel()
+    flat = x.reshape(*lead, count * size)
 
     def shifted(d):
         # No shift as a slice of the flat array would be the same, but where the size is no power of
         # two XLA then divides the place of each element: three times as long.
         if d == 0:
-            return lines[1:-1]
-        return lax.slice_in_dim(flat, size + d, d - size + flat.size).reshape(-1, size)
+            return lines[..., 1:-1, :]
+        inner = lax.slice_in_dim(flat, size + d, d + (count - 1) * size, axis=-1)
+        return inner.reshape(*lead, count - 2, size)
 
     middle = sum(w * shifted(d) for w, d in zip(weights, shifts, strict=True))
-    first, last = (_padded_sum(end, weights, shifts) for end in (lines[:1], lines[-1:]))
-    return jnp.concatenate([first, middle, last]).reshape(x.shape)
+    ends = lines[..., :1, :], lines[..., -1:, :]
+    first, last = (_padded_sum(end, weights, shifts) for end in ends)
+    return jnp.concatenate([first, middle, last], axis=-2).reshape(x.shape)
 
 
 def _padded_sum(lines, weights, shifts):
-    reach, size = max(map(abs, shifts)), lines.shape[1]
-    padded = jnp.pad(lines, ((0, 0), (reach, reach)))
-    shifted = [lax.slice_in_dim(padded, reach + d, reach + d + size, axis=1) for d in shifts]
+    reach, size = max(map(abs, shifts)), lines.shape[-1]
+    padded = jnp.pad(lines, [(0, 0)] * (lines.ndim - 1) + [(reach, reach)])
+    shifted = [lax.slice_in_dim(padded, reach + d, reach + d + size, axis=-1) for d in shifts]
     return sum(w * v for w, v in zip(weights, shifted, strict=True))
 
 
