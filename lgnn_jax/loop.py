@@ -33,7 +33,7 @@ def train(
 
     Raises:
       RunError: if a loss or gradient is not finite and `config.on_nan` is "stop", or a loss of the
-        test images or a weight is not. No checkpoint has it, nor is the update made.
+        test images or a weight is not. No checkpoint has it.
       CheckpointError: if a checkpoint cannot be written.
       Stopped: after a signal, once a checkpoint of the last step is written.
     """
@@ -156,7 +156,7 @@ def _epoch(session, state, epoch, recorder, signalled):
         recorder.note(epoch * steps + i + 1, metrics)
         checked = (i + 1) % config.log_every == 0 or i + 1 == steps
         if checked:
-            jax.block_until_ready(metrics)
+            recorder.drain()  # waits for the step, and writes down nothing that is not finite
             now = time.perf_counter()
             rate = (i + 1 - window_first) * config.batch_size / (now - window_started)
             window_started, window_first = now, i + 1

@@ -409,9 +409,13 @@ def test_sys_exit_after_a_save_leaves_it_whole(tmp_path):
 # Losses and gradients that are not finite.
 
 
+@pytest.mark.parametrize("rule", ["stop", "skip"])
 @pytest.mark.parametrize("what", ["gradient", "loss"])
-def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tiny_config, tiny_dataset, what):
+def test_a_step_that_is_not_finite_says_so_and_if_skipped_only_counts(
+    tiny_config, tiny_dataset, what, rule
+):
     """The pure step, on images that make the first layer's products overflow, or labels beyond."""
+    config = dataclasses.replace(tiny_config, on_nan=rule)
     model = build_model("vgg11", num_classes=5, width=1 / 16)
     tx = optax.chain(optax.trace(0.9), optax.scale_by_schedule(lambda count: -0.1))
     state = init_state(model, tx, (32, 32, 3), 0)
@@ -425,7 +429,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tiny_config, ti
         make_train_step(
             model,
             tx,
-            tiny_config,
+            config,
             image_shape=(32, 32, 3),
             steps_per_epoch=6,
             mean=np.full(3, 100.0, np.float32),
@@ -437,9 +441,11 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tiny_config, ti
     assert (metrics.bad == len(names)) == (what == "loss")
     assert metrics.bad >= 0
     assert after.step == 1
-    assert after.skipped == 1
-    assert metrics.loss == 0
     assert after.opt_state[1].count == 1
+    assert after.skipped == (rule == "skip")
+    if rule == "stop":
+        return
+    assert metrics.loss == 0
     _assert_same(after.params, state.params)
     _assert_same(after.batch_stats, state.batch_stats)
     _assert_same(after.opt_state[0], state.opt_state[0])
