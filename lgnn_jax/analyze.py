@@ -243,11 +243,15 @@ def _overview(trained, maps, measured):
     drawn = {}
     first = trained[0].plan.model.first_layer
     if first in maps and trained[0].kernel(first).shape[2] in (1, 3):
+        kernels = {t.name: t.kernel(first) for t in trained}
+        initial = [t.kernel(first, t.initial) for t in trained]
+        if all(np.array_equal(kernel, initial[0]) for kernel in initial):
+            kernels = {"before training": initial[0], **kernels}
         drawn["first_layer"] = figures.first_layer(
-            {t.name: normalized_filters(t.kernel(first)) for t in trained},
+            {name: normalized_filters(kernel) for name, kernel in kernels.items()},
             maps[first],
             first,
-            {t.name: measured[t.name][first].magnitudes for t in trained},
+            {name: magnitudes(kernel) for name, kernel in kernels.items()},
         )
     runs = {
         t.name: {

@@ -63,8 +63,8 @@ def first_layer(
       magnitudes: by run.
     """
     m, n = dims
-    columns = min(len(filters), 3)
-    rows = -(-len(filters) // columns)
+    rows = -(-len(filters) // 3)
+    columns = -(-len(filters) // rows)
     width = min(2.2, 3.4 * n / m)
     step = max(width, 1.6) + _GAP
     height = width * m / n

@@ -11,6 +11,7 @@ from lgnn_jax.som import SomDimensions
 
 FOLDER = "tensorboard"
 _TILE = 32  # pixels of a filter, at least
+_LINE = 128  # of grey: each filter has a black and a white of its own
 
 
 class Events:
@@ -47,7 +48,7 @@ def mosaic(kernel: np.ndarray, dims: SomDimensions) -> np.ndarray:
       dims: SOM dimensions `(m, n)`.
 
     Returns:
-      uint8 `(rows, columns, 1 or 3)`; a white line of two pixels is between filters.
+      uint8 `(rows, columns, 1 or 3)`; a grey line of two pixels is between filters.
 
     Raises:
       ValueError: see `lgnn_jax.analysis.filters.normalized_filters`.
@@ -61,7 +62,7 @@ def mosaic(kernel: np.ndarray, dims: SomDimensions) -> np.ndarray:
     factor = -(-_TILE // max(kernel.shape[:2]))
     tiles = (255 * normalized_filters(kernel)).round().astype(np.uint8)
     tiles = tiles.repeat(factor, axis=1).repeat(factor, axis=2)
-    tiles = np.pad(tiles, [(0, 0), (0, 2), (0, 2), (0, 0)], constant_values=255)
+    tiles = np.pad(tiles, [(0, 0), (0, 2), (0, 2), (0, 0)], constant_values=_LINE)
     _, height, width, colours = tiles.shape
     m, n = dims
     rows = tiles.reshape(m, n, height, width, colours).transpose(0, 2, 1, 3, 4)

@@ -142,9 +142,12 @@ def test_figures_show_the_runs_own_arrays(runs, tiny_dataset, tmp_path, monkeypa
         wanted = [entry[name]["neighbours"]["value"] for entry in layers[which].values()]
         np.testing.assert_array_equal(lines[label], wanted)
 
-    for t, ax in zip(found, drawn["first_layer"].axes, strict=True):
+    shown = {"before training": found[0].initial}  # of one seed, both runs began alike
+    shown |= {t.name: t.variables["params"] for t in found}
+    for (name, params), ax in zip(shown.items(), drawn["first_layer"].axes, strict=True):
+        assert ax.get_title() == name
         pixels = ax.get_images()[0].get_array()  # tiles of 24 pixels with one around
-        kernel = t.variables["params"]["conv1_1"]["kernel"]
+        kernel = params["conv1_1"]["kernel"]
         for j, picture in enumerate(normalized_filters(kernel)):
             row, column = divmod(j, 2)
             tile = pixels[26 * row + 1 : 26 * row + 25, 26 * column + 1 : 26 * column + 25]
@@ -290,11 +293,14 @@ def test_runs_of_several_seeds_have_each_their_own_beginning(runs, tiny_dataset,
     first, second = trained.load(runs, tiny_dataset)
     other = second._replace(initial=jax.tree.map(lambda x: x[..., ::-1], second.initial))
     with pytest.MonkeyPatch.context() as patch:
-        drawn = []
+        drawn, saved = [], {}
         patch.setattr(figures, "order_by_layer", lambda runs, controls: drawn.append(controls))
-        patch.setattr(figures, "save", lambda figure, path: None)
+        patch.setattr(figures, "save", lambda figure, path: saved.update({path.name: figure}))
+        titles = []
         for found in ([first, second], [first, other]):
             _analyze(found, tiny_dataset, tmp_path, visualize="none")
+            titles.append([ax.get_title() for ax in saved["first_layer"].axes])
+    assert titles == [["before training", "baseline", "constant"], ["baseline", "constant"]]
     assert list(drawn[0]) == ["baseline, sorted after training", "untrained"]
     assert list(drawn[1])[1:] == ["untrained: baseline", "untrained: constant"]
 
