@@ -88,13 +88,14 @@ def make_train_step(
     """Returns the pure training step `(state, images, labels, indices) -> (state, metrics)`.
 
     The step gathers its images, augments and standardises them, and updates the state by the
-    gradient of the mean cross entropy. Where loss or gradient is not finite, the metrics say so;
-    under `config.on_nan` "skip" parameters, batch statistics and the optimiser's moments then stay
-    as they were, and only the step is counted. `images` is uint8 `(count, height * width *
-    channels)`: with four axes a TPU would bring the whole data set to another layout in each step.
-    All randomness comes from the seed and `state.step` alone; for dropout also from the device.
-    Under a mapped axis `axis_name`, each device gets its share of a batch's `indices`, in the order
-    of the axis, and the update is that of the whole batch.
+    gradient of the mean cross entropy. Where the loss is not finite, or the gradient of a bias or
+    scale, the metrics say so. Under `config.on_nan` "skip" that is looked for in all gradients, and
+    parameters, batch statistics and the optimiser's moments then stay as they were: only the step
+    is counted. `images` is uint8 `(count, height * width * channels)`: with four axes a TPU would
+    bring the whole data set to another layout in each step. All randomness comes from the seed and
+    `state.step` alone; for dropout also from the device. Under a mapped axis `axis_name`, each
+    device gets its share of a batch's `indices`, in the order of the axis, and the update is that
+    of the whole batch.
 
     Args:
       model: the network, built with the same `axis_name`.
@@ -134,12 +135,18 @@ def make_train_step(
         if axis_name is not None:
             grads = lax.pmean(grads, axis_name)
             sums = lax.psum(sums, axis_name)
-        # An infinite loss may have finite gradients: that of a label whose logit is -inf.
-        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)]
+        # An infinite loss may have finite gradients: that of a label whose logit is -inf. A run
+        # that stops looks at biases and scales alone: it throws the update away anyway, and where
+        # only a kernel's gradient overflows the next loss tells. On one TPU chip all gradients
+        # would add 5 % to the memory traffic of VGG-11's step, by the compiler's figures; waiting
+        # for all, as a step must that may be skipped, made it 3 % longer on a CPU.
+        may_skip = config.on_nan == "skip"
+        finite = [
+            jnp.isfinite(leaf).all() if may_skip or leaf.ndim < 2 else jnp.bool_(True)
+            for leaf in jax.tree.leaves(grads)
+        ]
         finite = jnp.stack([*finite, jnp.isfinite(sums[0])])
         ok = finite.all()
-        # A step that may be skipped waits for every gradient: VGG-11's took 3 % longer on a CPU.
-        may_skip = config.on_nan == "skip"
 
         def unless_skipped(new, old):
             """The new state, or the old; but steps are counted in any case."""
