@@ -33,7 +33,7 @@ class ParseError(UsageError):
     """A command with flags or values that are none."""
 
 
-_Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+_Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
 _ConfigName = Annotated[str, tyro.conf.arg(metavar="NAME|FILE.py")]
 _DataDir = Annotated[
     Path | None,
@@ -45,15 +45,19 @@ _DataDir = Annotated[
 ]
 
 
+def _several(metavar):
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="(default: one process)")
+
+
 @dataclasses.dataclass(frozen=True)
 class Processes:
     """A run of several processes."""
 
-    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    coordinator: Annotated[str | None, _several("HOST:PORT")] = None
     """For a run of several processes: where process 0 listens; or auto, on Cloud TPU and Slurm."""
-    processes: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    processes: Annotated[int | None, _several("INT")] = None
     """Number of processes of such a run."""
-    process: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    process: Annotated[int | None, _several("INT")] = None
     """Number of this one, from 0."""
 
 
