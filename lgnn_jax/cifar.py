@@ -165,8 +165,8 @@ class _FromBinary:
             while cause.__context__ is not None:
                 cause = cause.__context__
             raise DatasetError(
-                f"{self._url} cannot be downloaded ({_one_line(cause)}); try again later, pass the "
-                f"url of a mirror, or put the archive at {self.manual}."
+                f"{self._url} cannot be downloaded ({_one_line(cause)}); try again later, or "
+                f"put the archive at {self.manual}."
             ) from error
         except download_manager.NonMatchingChecksumError as error:
             raise DatasetError(

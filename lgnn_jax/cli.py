@@ -40,7 +40,7 @@ _DataDir = Annotated[
     tyro.conf.arg(
         metavar="DIR",
         help="Where prepared data sets lie.",
-        help_behavior_hint="(default: tensorflow-datasets' own folder)",
+        help_behavior_hint="(default: $TFDS_DATA_DIR, or ~/tensorflow_datasets)",
     ),
 ]
 

@@ -290,7 +290,10 @@ def distance_curves(curves: Mapping[str, DistanceCurve], layer: str, dims: SomDi
         ax.plot(curve.distance, curve.value, "o-", ms=3, color=colour, label=_label_of(run))
         low, high = (curve.mean + k * curve.deviation for k in (-2, 2))
         ax.fill_between(curve.distance, low, high, color=colour, alpha=0.15, lw=0)
-    ax.set_xlabel("distance on the map\n(bands: shuffled maps, two deviations)")
+    ax.set_xlabel(
+        "distance on the map, rounded: 1 has the diagonals too\n"
+        "(bands: shuffled maps, mean ± two deviations)"
+    )
     ax.set_ylabel("mean correlation")
     ax.axhline(0, color="0.6", lw=0.6)
     ax.legend(frameon=False)
@@ -348,7 +351,7 @@ def order_by_layer(
         range(len(layers)), layers, rotation=30 if max(map(len, layers)) < 10 else 90, ha="right"
     )
     ax.set_ylabel("correlation")
-    bars = Patch(color="0.8", label="a network's own maps,\nshuffled, two deviations")
+    bars = Patch(color="0.8", label="a network's own maps,\nshuffled: mean\n± two deviations")
     handles = [*ax.get_legend_handles_labels()[0], bars]
     ax.legend(handles=handles, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

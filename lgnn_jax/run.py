@@ -53,7 +53,9 @@ def check_run_dir(run_dir: Path, config: Config, *, resume: bool) -> None:
                 continue
             hint = ""
             if name == "epochs":
-                hint = " Epochs can be added, but not where sigma decreases with their number."
+                hint = " Epochs can be added, not taken away."
+                if config.variant == "decreasing":
+                    hint = " Epochs can be added, but not where sigma decreases with their number."
             raise RunError(
                 f"cannot resume {run_dir} with another {name}: it was begun with {old!r}, "
                 f"not {new!r}.{hint}"

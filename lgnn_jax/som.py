@@ -171,7 +171,7 @@ def check_table(table: SomTable) -> None:
         if dims is not None and not _are_dimensions(dims):
             raise ValueError(
                 f"som_table[{key!r}] must be (m, n), two positive ints, or None, got "
-                f"{_one_line(repr(dims))}."
+                f"{_one_line(repr(dims)):.80}. lgnn_jax.som_table(params) makes a table."
             )
 
 

@@ -186,6 +186,8 @@ def test_run_directories_that_do_not_fit(tiny_config, tmp_path):
     ):
         other = dataclasses.replace(tiny_config, **changes)
         run_lib.check_run_dir(run_dir, other, resume=True)
+    with pytest.raises(RunError, match=r"another epochs: .* Epochs can be added, not taken away\."):
+        run_lib.check_run_dir(run_dir, dataclasses.replace(tiny_config, epochs=1), resume=True)
     decreasing = dataclasses.replace(tiny_config, variant="decreasing")
     (run_dir / "config.json").write_text(run_lib.to_json(decreasing))
     with pytest.raises(RunError, match=r"another epochs: .* not where sigma decreases"):
