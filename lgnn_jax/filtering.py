@@ -249,8 +249,8 @@ def _fastest(x, dims, taps, padding, axis):
     """Chooses the form by the platform that the program is compiled for, not the one that compiles.
 
     A (3, 3, 512, 512) gradient on a (32, 16) map, two x86-64 cores with AVX-512, n = 45, as
-    multiples of a copy's time (`python benchmarks/filter.py`): banded 1.6, separable 2.0, matmul
-    17, conv 67. With a 5x5 window separable is ahead, as its sums grow with the window's side and
+    multiples of a copy's time (`python benchmarks/filter.py`): banded 1.1, separable 2.0, matmul
+    5.6, conv 24. With a 5x5 window separable is ahead, as its sums grow with the window's side and
     not with its area. For a whole VGG-11 step on TPU v5e the compiler reckons (an estimate, not a
     timing; `python benchmarks/tpu.py`) 1.36 GB of memory traffic without the filter, 1.41 so,
     1.49 with float32 throughout, 3.08 with separable. GPUs are not measured: shifts and sums are
