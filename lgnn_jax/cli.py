@@ -431,7 +431,8 @@ def _train(command: Train) -> None:
     show.topography(console, plan, state.params)
     console.print(
         f"\ntest accuracy {summary['test_accuracy']:.2%} after {config.epochs} epochs "
-        f"(best {summary['best_test_accuracy']:.2%}), {summary['wall_seconds']:,.0f} s",
+        f"(best {summary['best_test_accuracy']:.2%}), {summary['wall_seconds']:,.0f} s\n"
+        f"{shlex.join(['lgnn', 'analyze', str(run_dir)])} draws the maps",
         highlight=False,
         soft_wrap=True,
     )
