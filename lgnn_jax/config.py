@@ -144,7 +144,8 @@ class Config:
     log_every: int = 50
     """Steps from one line of metrics.jsonl to the next."""
     on_nan: Literal["stop", "skip"] = "stop"
-    """What to do where a loss or gradient is not finite: end the run, or leave the step out."""
+    """What to do where a loss or gradient is not finite: end the run before any of it is kept, or
+    leave the step out."""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)

@@ -53,7 +53,8 @@ def low_pass(
       An array of the shape and dtype of `x`, computed in float32 (float64 for float64). On TPUs
       "auto" rounds `x` to bfloat16, some 0.2 % of it, as JAX there rounds the operands of the
       convolution that computed the gradient; `jax_default_matmul_precision`, where it is set,
-      decides instead, for `x` and the filter's weights alike ("float32" rounds neither).
+      decides instead, for `x` and the filter's weights alike ("float32" rounds neither). What is
+      not finite in `x` may spread beyond its window, and to another map.
 
     Raises:
       ValueError: for an unknown `padding` or `method`, a `neuron_axis` that `x` has not, or `dims`
@@ -209,9 +210,11 @@ def _banded_product(x, dims, rows, columns, padding, axis):
     entries = np.einsum("tar,ubc->tuabrc", row_entries, column_entries)
     entries = entries.reshape(len(rows) * len(columns), -1)
     weights = _weighted(jnp.outer(rows, columns).ravel(), entries)
-    # The axes before the lines stay as they are. Were they merged, the loop into which XLA fuses
-    # filter and momentum would find each element's place by division, LLVM would not see that what
-    # it reads of the momentum is what it overwrites, and would use no vectors: four times as long.
+    # A line is a map with the axes after it. The axes before its own stay as they are: were they
+    # merged, the loop into which XLA fuses filter and momentum would find each element's place by
+    # division, LLVM would not see that what it reads of the momentum is what it overwrites, and
+    # would use no vectors: 3.5 times as long. With one or two lines they are merged all the same,
+    # as the ends below are padded, which costs more.
     lead, size = x.shape[: max(axis - 1, 0)], m * n * after
     count = prod(x.shape[len(lead) : axis])
     if count < 3:

@@ -12,7 +12,10 @@ from lgnn_jax.checkpoint import Checkpoints
 from lgnn_jax.log import Log
 from lgnn_jax.session import RunError, Session
 from lgnn_jax.signals import Stopped
+from lgnn_jax.som import path_name
 from lgnn_jax.train import TrainState
+
+_ADVICE = "Try a lower rate, or --on-nan skip to leave such steps out."
 
 
 def train(
@@ -32,8 +35,9 @@ def train(
       signalled: returns the signal that asks the run to stop, or None.
 
     Raises:
-      RunError: if a loss or gradient is not finite and `config.on_nan` is "stop", or a loss of the
-        test images or a weight is not. No checkpoint has it.
+      RunError: if a loss or gradient is not finite and `config.on_nan` is "stop": at that step or,
+        where it was a kernel's gradient alone, at the next, at a test or before a checkpoint; and
+        if anything in the state is not finite that is to be kept.
       CheckpointError: if a checkpoint cannot be written.
       Stopped: after a signal, once a checkpoint of the last step is written.
     """
@@ -98,7 +102,7 @@ class _Recorder:
         metrics = self._session.evaluate(state)
         seconds = time.perf_counter() - started
         if not np.isfinite(metrics.loss):
-            raise RunError(f"the test loss is {metrics.loss} {self._where(step)}.")
+            raise RunError(f"the test loss is {metrics.loss} {self._where(step)}. {_ADVICE}")
         self._record(step, "test", metrics, len(self._session.dataset.test_images) / seconds)
         plan = self._session.plan
         first = plan.model.first_layer
@@ -106,12 +110,14 @@ class _Recorder:
             self._log.filters(step, dims, lambda: jax.device_get(state.params[first]["kernel"]))
 
     def check(self, state, step):
-        """Raises RunError if a weight is not finite: a finite gradient can be that large."""
-        for name, leaf in zip(
-            self._session.parameter_names, jax.tree.leaves(state.params), strict=True
-        ):
-            if not np.isfinite(leaf).all():
-                raise RunError(f"{name} is not finite {self._where(step)}: training has diverged.")
+        """Raises RunError if anything in the state is not finite: a step does not look at all."""
+        for part in (state.params, state.batch_stats, state.opt_state):
+            for path, leaf in jax.tree_util.tree_leaves_with_path(part):
+                if not np.isfinite(leaf).all():
+                    raise RunError(
+                        f"{path_name(path)} is not finite {self._where(step)}: training has "
+                        f"diverged. {_ADVICE}"
+                    )
 
     def _not_finite(self, step, metrics):
         names = self._session.parameter_names
@@ -120,10 +126,7 @@ class _Recorder:
         if self._session.config.on_nan == "skip":
             self._log.say(f"{found}: the step is skipped.")
             return
-        raise RunError(
-            f"{found}: training has diverged. Try a lower rate, or --on-nan skip to leave such "
-            "steps out."
-        )
+        raise RunError(f"{found}: training has diverged. {_ADVICE}")
 
     def _where(self, step):
         epoch = (step - 1) // self._session.plan.steps_per_epoch + 1

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import filelock
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -502,14 +503,87 @@ def test_one_bad_image_on_one_device_skips_the_step_on_all(tiny_config, tiny_dat
 
 
 @pytest.mark.usefixtures("devices")
-@pytest.mark.parametrize("step", [5, 6])
-def test_the_last_steps_of_an_epoch_are_looked_at_before_it_is_kept(
-    tiny_config, tiny_dataset, tmp_path, step
+@pytest.mark.parametrize(("step", "log_every"), [(3, 3), (5, 50), (6, 50)])
+def test_steps_are_looked_at_before_anything_of_them_is_kept(
+    tiny_config, tiny_dataset, tmp_path, step, log_every
 ):
-    dataset = _mislabel(tiny_dataset, tiny_config, step)
+    config = dataclasses.replace(tiny_config, log_every=log_every)
+    dataset = _mislabel(tiny_dataset, config, step)
     with pytest.raises(RunError, match=rf"is not finite at step {step}, epoch 1"):
-        _run(tiny_config, dataset, tmp_path / "run")
+        _run(config, dataset, tmp_path / "run")
     assert not checkpoint.Checkpoints(tmp_path / "run").steps()
+    assert not (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+class _OnlyItsKernel(nn.Module):
+    """A finite loss, and at 0 the root's infinite gradient."""
+
+    @nn.compact
+    def __call__(self, x, train=True):
+        self.variable("batch_stats", "mean", jnp.zeros, 5)
+        bias = self.param("bias", nn.initializers.zeros, (5,))
+        kernel = self.param("kernel", nn.initializers.zeros, (1, 5))
+        return (bias[None] + jnp.sqrt(kernel)) * jnp.ones((len(x), 1))
+
+
+@pytest.mark.parametrize("rule", ["stop", "skip"])
+def test_a_kernels_gradient_alone(tiny_config, tiny_dataset, rule):
+    """It is seen at once where the step may be skipped; else in the next step's loss."""
+    config = dataclasses.replace(tiny_config, on_nan=rule)
+    model, tx = _OnlyItsKernel(), optax.sgd(0.1)
+    state = init_state(model, tx, (32, 32, 3), 0)
+    statistics = {"mean": np.zeros(3, np.float32), "deviation": np.ones(3, np.float32)}
+    step = jax.jit(
+        make_train_step(model, tx, config, image_shape=(32, 32, 3), steps_per_epoch=6, **statistics)
+    )
+    images = tiny_dataset.train_images.reshape(100, -1)
+    arguments = images, tiny_dataset.train_labels, np.arange(16)
+    after, first = step(state, *arguments)
+    _, second = step(after, *arguments)
+    assert np.isfinite(first.loss)
+    if rule == "skip":
+        assert (first.bad, second.bad) == (1, 1)  # of bias and kernel
+        _assert_same(after.params, state.params)
+    else:
+        assert (first.bad, second.bad) == (-1, 0)
+        assert not np.isfinite(after.params["kernel"]).all()
+
+
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize("signalled", [False, True])
+@pytest.mark.parametrize("part", ["params", "batch_stats", "opt_state"])
+def test_nothing_that_is_not_finite_is_kept(
+    tiny_config, tiny_dataset, tmp_path, monkeypatch, signal_at, part, signalled
+):
+    """Whatever the loss says of it: one number of the state is infinite after the last step."""
+    step = Session.train_step
+
+    def train_step(self, state, indices):
+        state, metrics = step(self, state, indices)
+        if int(state.step) == (2 if signalled else 6):
+            host = jax.device_get(state)
+            leaves, tree = jax.tree.flatten(getattr(host, part))
+            leaves = [np.array(leaf) for leaf in leaves]
+            wide = [leaf for leaf in leaves if leaf.dtype == np.float32]
+            wide[0].flat[0] = np.inf
+            state = self.place(host.replace(**{part: tree.unflatten(leaves)}))
+        return state, metrics
+
+    monkeypatch.setattr(Session, "train_step", train_step)
+    if signalled:
+        signal_at(signal.SIGTERM, 2)
+    with pytest.raises(RunError, match=r"is (not finite|nan) at step [26], epoch 1"):
+        _run(dataclasses.replace(tiny_config, epochs=1), tiny_dataset, tmp_path / "run")
+    assert not checkpoint.Checkpoints(tmp_path / "run").steps()
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_sum_of_losses_that_overflows(tiny_config, tiny_dataset):
+    session = Session(tiny_config, tiny_dataset, jax.devices()[:1])
+    sums = np.array([np.inf, 0, 16], np.float32)
+    state = session.initial_state.replace(step=np.int32(1), sums=sums)
+    _, metrics = session.train_step(session.place(state), session.epoch_order(0)[1])
+    assert metrics.bad == len(session.parameter_names)
 
 
 @pytest.mark.usefixtures("one_device")
