@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from lgnn_jax import analysis
 
 ROOT = Path(__file__).parents[1]
@@ -71,3 +73,20 @@ def faults_of(page):
         *re.findall(r"jaxlib|\b_src\b|numpy\.bool, |Alias for field", text),  # spelt-out types
         *re.findall(r"<code>(lgnn_jax\.[\w.]+)", page),  # a name that has no page to link to
     ]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/method.md"])
+def test_links_to_files_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+    missing = [link for link in links if not ((ROOT / page).parent / link).exists()]
+    assert not missing
+
+
+def test_links_within_the_readme_name_a_heading():
+    text = (ROOT / "README.md").read_text()
+    headings = {h.lower().replace(" ", "-") for h in re.findall(r"(?m)^#+ (.+)$", text)}
+    pages = [text, (ROOT / "docs" / "method.md").read_text()]
+    named = re.findall(r"\]\((?:\.\./README\.md)?#([^)]+)\)", "".join(pages))
+    assert named
+    assert set(named) <= headings
