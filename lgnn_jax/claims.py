@@ -103,8 +103,7 @@ def _compare(runs, other, name, loss=0.0):
     verdict = "no difference is shown"
     if p < 0.05:
         verdict = "more accurate" if points.mean() > 0 else "less accurate"
-        p_loss = _p(points + loss)
-        if loss and points.mean() < -loss and p_loss < 0.05:
+        if loss and points.mean() < -loss and (p_loss := _p(points + loss)) < 0.05:
             verdict += f", by more than {loss:g} points (p = {p_loss:.2g})"
     return f"{start} (median of {len(points)} seeds, t-test: p = {p:.2g}): {verdict}."
 
