@@ -153,10 +153,11 @@ def lower_step(config: Config, info: Info, devices: list[jax.Device]) -> jax.sta
         axis_name=AXIS,
     )
     share = config.batch_size // len(devices)
-    return parallelize(step, devices, whole=3, shares=1, donate=True).lower(
+    return parallelize(step, devices, whole=4, shares=1, donate=True).lower(
         jax.eval_shape(partial(init_state, planned.model, tx, info.image_shape, config.seed)),
         jax.ShapeDtypeStruct((info.train_count, math.prod(info.image_shape)), np.uint8),
         jax.ShapeDtypeStruct((info.train_count,), np.int32),
+        jax.ShapeDtypeStruct((), np.int32),
         jax.ShapeDtypeStruct((len(devices), share), np.int32),
     )
 

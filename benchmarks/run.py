@@ -133,13 +133,13 @@ def _train(arguments):
     session.compile()
     times = []
 
-    def train_step(state, indices, step=session.train_step):
+    def train_steps(*arguments, steps=session.train_steps):
         started = time.perf_counter()
-        result = jax.block_until_ready(step(state, indices))
+        result = jax.block_until_ready(steps(*arguments))
         times.append((started, time.perf_counter()))
         return result
 
-    session.train_step = train_step
+    session.train_steps = train_steps
     state = session.place(session.initial_state)
     with tempfile.TemporaryDirectory() as folder, Log() as log:
         log.start(

@@ -93,12 +93,12 @@ def _noise(count):
 
 def _ours(config, dataset):
     session = Session(config, dataset, jax.devices()[:1])
-    indices = session.epoch_order(0)[0]
+    rows = session.epoch_order(0)[:1]
     state = session.place(session.initial_state)
 
     def step():
         nonlocal state
-        state, metrics = session.train_step(state, indices)
+        state, metrics = session.train_steps(state, rows, 0)
         return jax.block_until_ready((state, metrics))[1]
 
     return step

@@ -212,6 +212,7 @@ _REGISTRY = ConstructorRegistry()
 def main(argv: list[str] | None = None) -> None:
     """Runs `lgnn` with the given arguments, by default those of the command line."""
     # Slow to import, and their errors are not needed before.
+    from lgnn_jax import compilation
     from lgnn_jax.data import DataError
     from lgnn_jax.session import RunError
     from lgnn_jax.signals import Stopped
@@ -228,6 +229,8 @@ def main(argv: list[str] | None = None) -> None:
     }
     try:
         command = _parse(argv)
+        if not isinstance(command, (ShowTable, Configs)):  # they compute nothing
+            compilation.prepare()
         actions[type(command)](command)
     except (UsageError, DataError, RunError) as error:
         status = 2 if isinstance(error, ParseError) else 1

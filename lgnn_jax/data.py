@@ -171,18 +171,39 @@ def _histogram(values: np.ndarray) -> np.ndarray:
     return sum(np.bincount(part, minlength=256) for part in parts)
 
 
-def augment(
-    key: jax.Array, images: jax.Array, positions: jax.Array, *, pad: int, flip: bool
-) -> jax.Array:
-    """Crops each image at random from its reflection-padded self, and mirrors every other one.
+class Crops(NamedTuple):
+    """What happens to each image of a batch."""
+
+    corners: jax.Array  # shape=(batch, 2), dtype=int32: row and column in the padded image
+    mirrored: jax.Array  # shape=(batch,), dtype=bool
+
+
+def draw_crops(key: jax.Array, positions: jax.Array, *, pad: int, flip: bool) -> Crops:
+    """Draws what happens to each image.
 
     Args:
-      key: of this step.
-      images: `(batch, height, width, channels)`, any dtype.
+      key: of a step.
       positions: int32 `(batch,)`: each image's place in the whole batch. What happens to an image
         depends on `key` and its place alone, so not on how many devices share the batch.
-      pad: reflected pixels on each side, less than height and width; 0 for no crop.
+      pad: pixels of padding on each side.
       flip: whether an image is mirrored left to right with probability 1/2.
+    """
+
+    def one(position):
+        key_crop, key_flip = jax.random.split(jax.random.fold_in(key, position))
+        corner = jax.random.randint(key_crop, (2,), 0, 2 * pad + 1)
+        return Crops(corner, flip & jax.random.bernoulli(key_flip))
+
+    return jax.vmap(one)(positions)
+
+
+def augment(images: jax.Array, crops: Crops, *, pad: int) -> jax.Array:
+    """Crops each image from its reflection-padded self, and mirrors some.
+
+    Args:
+      images: `(batch, height, width, channels)`, any dtype.
+      crops: see `draw_crops`.
+      pad: reflected pixels on each side, less than height and width; 0 for no crop.
 
     Returns:
       Images of the same shape and dtype.
@@ -194,13 +215,12 @@ def augment(
     height, width, channels = images.shape[1:]
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
 
-    def one(position, image):
-        key_crop, key_flip = jax.random.split(jax.random.fold_in(key, position))
-        row, column = jax.random.randint(key_crop, (2,), 0, 2 * pad + 1)
+    def one(image, crop):
+        row, column = crop.corners
         image = jax.lax.dynamic_slice(image, (row, column, 0), (height, width, channels))
-        return jnp.where(flip & jax.random.bernoulli(key_flip), image[:, ::-1], image)
+        return jnp.where(crop.mirrored, image[:, ::-1], image)
 
-    return jax.vmap(one)(positions, padded)
+    return jax.vmap(one)(padded, crops)
 
 
 def standardize(images: jax.Array, mean: jax.Array, deviation: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ Gaussian window. All agree to float32 rounding and differ in speed, by platform 
 """
 
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Literal, get_args
 
@@ -52,9 +53,12 @@ def low_pass(
     Returns:
       An array of the shape and dtype of `x`, computed in float32 (float64 for float64). On TPUs
       "auto" rounds `x` to bfloat16, some 0.2 % of it, as JAX there rounds the operands of the
-      convolution that computed the gradient; `jax_default_matmul_precision`, where it is set,
-      decides instead, for `x` and the filter's weights alike ("float32" rounds neither). What is
-      not finite in `x` may spread beyond its window, and to another map.
+      convolution that computed the gradient. On GPUs it keeps float32's accuracy for float32, in
+      three TF32 products where the GPU has them; for bfloat16 and float16 it takes one, which is
+      exact for `x` and rounds the filter's weights by 0.05 % at most. On both
+      `jax_default_matmul_precision`, where it is set, decides instead, for `x` and the filter's
+      weights alike ("float32" rounds neither). What is not finite in `x` may spread beyond its
+      window, and to another map.
 
     Raises:
       ValueError: for an unknown `padding` or `method`, a `neuron_axis` that `x` has not, or `dims`
@@ -83,8 +87,8 @@ def low_pass(
     if prod(dims) != x.shape[axis]:
         raise ValueError(f"dims {dims} do not fit axis {axis} of an array of shape {x.shape}.")
     dtype = compute_dtype(x)
-    filtered = _FORMS[method](x.astype(dtype), dims, jnp.asarray(taps, dtype), padding, axis)
-    return filtered.astype(x.dtype)
+    form = partial(_fastest, given=x.dtype) if method == "auto" else _FORMS[method]
+    return form(x.astype(dtype), dims, jnp.asarray(taps, dtype), padding, axis).astype(x.dtype)
 
 
 def compute_dtype(x: jax.Array) -> jnp.dtype:
@@ -138,10 +142,15 @@ def _banded(x, dims, taps, padding, axis):
     return _banded_product(x, dims, taps, taps, padding, axis)
 
 
-def _matmul(x, dims, taps, padding, axis, *, precision=lax.Precision.HIGHEST):
+def _matmul(x, dims, taps, padding, axis, *, precision=lax.Precision.HIGHEST, dtype=None):
     # On the gradient as it is: merging its other axes first costs a TPU three copies of it.
-    whole = _matrix(dims, taps, padding)
-    filtered = jnp.tensordot(x, whole, axes=(axis, 0), precision=precision)
+    filtered = lax.dot_general(
+        x,
+        _matrix(dims, taps, padding),
+        (((axis,), (0,)), ((), ())),
+        precision=precision,
+        preferred_element_type=dtype,
+    )
     return jnp.moveaxis(filtered, -1, axis)
 
 
@@ -248,31 +257,64 @@ def _padded_sum(lines, weights, shifts):
     return sum(w * v for w, v in zip(weights, shifted, strict=True))
 
 
-def _fastest(x, dims, taps, padding, axis):
+def _fastest(x, dims, taps, padding, axis, *, given):
     """Chooses the form by the platform that the program is compiled for, not the one that compiles.
 
-    A (3, 3, 512, 512) gradient on a (32, 16) map, two x86-64 cores with AVX-512, n = 45, as
+    CPUs: a (3, 3, 512, 512) gradient on a (32, 16) map, two x86-64 cores with AVX-512, n = 45, as
     multiples of a copy's time (`python benchmarks/filter.py`): banded 1.1, separable 2.0, matmul
     5.6, conv 24. With a 5x5 window separable is ahead, as its sums grow with the window's side and
-    not with its area. For a whole VGG-11 step on TPU v5e the compiler reckons (an estimate, not a
-    timing; `python benchmarks/tpu.py`) 1.36 GB of memory traffic without the filter, 1.41 so,
-    1.49 with float32 throughout, 3.08 with separable. GPUs are not measured: shifts and sums are
-    memory-bound wherever they fuse.
+    not with its area.
+
+    TPUs: for a whole VGG-11 step on a v5e the compiler reckons (an estimate, not a timing; `python
+    benchmarks/tpu.py`) 1.36 GB of memory traffic without the filter, 1.41 so, 1.49 with float32
+    throughout, 3.08 with separable.
+
+    GPUs: VGG-11 in bfloat16, batch 128, on one H200, medians of 7: .881 ms a step without the
+    filter, .945 with products in TF32, 1.09 in float32, 1.28 with shifts. For an H100 the compiler
+    puts one product for all layers of a size, and adds 5 % to the step's memory traffic (an
+    estimate; `python benchmarks/h100.py`).
+
+    `given` is the dtype that the gradient had before it was converted to that of `x`.
     """
 
     def form(name, **options):
-        return lambda x, taps: _FORMS[name](x, dims, taps, padding, axis, **options)
+        filtered = partial(_FORMS[name], **options)
+        return lambda x, taps: filtered(x, dims, taps, padding, axis).astype(given)
 
-    # Unless the user has set a precision, the weights stay exact to 1e-5 and add up to 1.
-    precision = None if jax.config.jax_default_matmul_precision else _ROUNDED
     shifts = "banded" if len(taps) <= 3 else "separable"
-    return lax.platform_dependent(
-        x, taps, tpu=form("matmul", precision=precision), default=form(shifts)
-    )
+    if jax.config.jax_default_matmul_precision:
+        tpu = gpu = form("matmul", precision=None)
+    else:
+        # The weights stay exact to 1e-5 and add up to 1.
+        tpu = form("matmul", precision=_ROUNDED)
+        gpu = form("matmul", precision=_gpu_precision(given), dtype=given)
+    return lax.platform_dependent(x, taps, tpu=tpu, cuda=gpu, rocm=gpu, default=form(shifts))
+
+
+def _gpu_precision(given):
+    """How a GPU multiplies, to lose nothing of a gradient of a type.
+
+    TF32 has 11 bits of mantissa, bfloat16 8 and float16 11: of such a gradient it loses nothing,
+    and the filter's weights are off by less than the result is rounded. Of float32 nothing is lost
+    in three products of TF32, which take half the time of one in float32, where there are any.
+    """
+    if jnp.finfo(given).bits < 32:
+        return lax.Precision.DEFAULT
+    if given == jnp.float32 and _gpus_have_tf32():
+        return lax.DotAlgorithmPreset.TF32_TF32_F32_X3
+    return lax.Precision.HIGHEST
+
+
+def _gpus_have_tf32() -> bool:
+    """Whether there are GPUs here, each of NVIDIA's Ampere generation or later."""
+    try:
+        devices = jax.local_devices(backend="cuda")
+    except RuntimeError:
+        return False
+    return all(int(device.compute_capability.partition(".")[0]) >= 8 for device in devices)
 
 
 _FORMS: dict[str, Callable[..., jax.Array]] = {  # of (x, dims, taps, padding, axis)
-    "auto": _fastest,
     "banded": _banded,
     "conv": _conv,
     "separable": _separable,

@@ -7,13 +7,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from lgnn_jax import optimizer
 from lgnn_jax.checkpoint import Checkpoints
 from lgnn_jax.log import Log
 from lgnn_jax.session import RunError, Session
 from lgnn_jax.signals import Stopped
 from lgnn_jax.som import path_name
-from lgnn_jax.train import TrainState
+from lgnn_jax.train import Metrics, TrainState
 
 _ADVICE = "Try a lower rate, or --on-nan skip to leave such steps out."
 
@@ -65,34 +64,46 @@ def train(
 
 
 class _Recorder:
-    """Reads metrics, one step late, off the hot path, and writes them down."""
+    """Reads metrics, one call late, off the hot path, and writes them down."""
 
     def __init__(self, session, log):
         self._session, self._log = session, log
-        config, steps = session.config, session.plan.steps_per_epoch
-        self._schedules = {
-            "learning_rate": optimizer.learning_rate(config, steps),
-            "sigma": optimizer.sigma(config, steps),
-        }
         self._pending = None
+        self._started, self._first = time.perf_counter(), 0
 
-    def note(self, step, metrics):
-        """Takes the metrics of a step, and looks at those of the step before."""
+    def begin(self, step):
+        """Starts the clock for the steps after `step`."""
+        self._started, self._first = time.perf_counter(), step
+
+    def note(self, first, count, metrics):
+        """Takes the metrics of `count` steps after step `first`; looks at those of the call before.
+
+        To look at these would be to wait for them, and a device that has nothing else to do.
+        """
         self.drain()
-        self._pending = step, metrics
+        self._pending = first, count, metrics
 
     def drain(self):
-        """Looks at the metrics that were taken last."""
+        """Looks at the metrics that were taken last, and writes lines of metrics.jsonl."""
         if self._pending is None:
             return
-        (step, metrics), self._pending = self._pending, None
-        metrics = jax.device_get(metrics)
-        if metrics.bad >= 0:
-            self._not_finite(step, metrics)
-        self._log.progress(step, metrics)
-
-    def train(self, step, metrics, images_per_second):
-        self._record(step, "train", jax.device_get(metrics), images_per_second)
+        (first, count, metrics), self._pending = self._pending, None
+        metrics = Metrics(*map(np.atleast_1d, jax.device_get(metrics)))
+        due = []
+        for i, one in enumerate(zip(*metrics, strict=True)):
+            step, one = first + i + 1, Metrics(*one)
+            if one.bad >= 0:
+                self._not_finite(step, one)
+            if _is_line(step, self._session):
+                due.append((step, one))
+        last = first + count
+        self._log.progress(last, Metrics(*(x[-1] for x in metrics)))
+        if due:
+            seconds = time.perf_counter() - self._started
+            rate = (last - self._first) * self._session.config.batch_size / seconds
+            for step, one in due:
+                self._record(step, "train", one, rate)
+            self.begin(last)
 
     def is_tested(self, step):
         return any(r["split"] == "test" and r["step"] == step for r in self._log.records)
@@ -133,9 +144,10 @@ class _Recorder:
         return f"at step {step}, epoch {epoch}, learning rate {self._values(step)['learning_rate']}"
 
     def _values(self, step):
-        # Schedules are evaluated where they were applied: at the count before the update. They are
-        # float32: digits beyond the seventh are noise.
-        return {name: float(f"{f(step - 1):.7g}") for name, f in self._schedules.items()}
+        # They are float32: digits beyond the seventh are noise.
+        epoch = (step - 1) // self._session.plan.steps_per_epoch
+        schedules = {"learning_rate": self._session.learning_rates, "sigma": self._session.sigmas}
+        return {name: float(f"{values[epoch]:.7g}") for name, values in schedules.items()}
 
     def _record(self, step, split, metrics, images_per_second):
         self._log.record(
@@ -149,23 +161,27 @@ class _Recorder:
         )
 
 
+def _is_line(step: int, session: Session) -> bool:
+    """Whether metrics.jsonl has a line of a step: each so many of an epoch, and its last."""
+    steps = session.plan.steps_per_epoch
+    return step % steps == 0 or step % steps % session.config.log_every == 0
+
+
 def _epoch(session, state, epoch, recorder, signalled):
     """Makes the steps of an epoch that are left, until one is asked to stop."""
-    config, steps = session.config, session.plan.steps_per_epoch
-    done = int(state.step) % steps
-    window_started, window_first, stop = time.perf_counter(), done, None
-    for i, indices in enumerate(session.epoch_order(epoch)[done:], start=done):
-        state, metrics = session.train_step(state, indices)
-        recorder.note(epoch * steps + i + 1, metrics)
-        checked = (i + 1) % config.log_every == 0 or i + 1 == steps
-        if checked:
-            recorder.drain()  # waits for the step, and writes down nothing that is not finite
-            now = time.perf_counter()
-            rate = (i + 1 - window_first) * config.batch_size / (now - window_started)
-            window_started, window_first = now, i + 1
-            recorder.train(epoch * steps + i + 1, metrics, rate)
-        # Several processes must stop at one step, and to agree on it costs them a message.
-        if checked or jax.process_count() == 1:
+    steps = session.plan.steps_per_epoch
+    rows, done = session.epoch_order(epoch), int(state.step) % steps
+    stop = None
+    recorder.begin(epoch * steps + done)
+    for i, j in session.calls(done):
+        state, metrics = session.train_steps(state, rows[i:j], epoch)
+        recorder.note(epoch * steps + i, j - i, metrics)
+        if jax.process_count() == 1:
+            stop = signalled()
+        elif any(_is_line(epoch * steps + k, session) for k in range(i + 1, j + 1)):
+            # Several must stop at one step, and to agree on it costs them a message; not while a
+            # step is under way, whose own messages it might be taken for.
+            recorder.drain()
             stop = _agreed(signalled())
         if stop:
             break

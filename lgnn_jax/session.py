@@ -1,25 +1,32 @@
 """A run made ready: the network for its images, the optimiser, and the steps on the devices."""
 
+import dataclasses
+import functools
 import hashlib
 import re
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from lgnn_jax import data, optimizer, som
-from lgnn_jax.config import Config
+from lgnn_jax.config import Config, from_json, to_json
 from lgnn_jax.models import build_model
 from lgnn_jax.train import (
     AXIS,
     Metrics,
     TrainState,
     init_state,
+    make_draw,
     make_eval_step,
     make_train_step,
+    many_eval_steps,
+    many_train_steps,
     parallelize,
     replicate,
 )
@@ -90,6 +97,17 @@ def plan(config: Config, info: data.Info) -> Plan:
     return Plan(model, shapes, maps, info.train_count // config.batch_size)
 
 
+class _Programs(NamedTuple):
+    """The steps on the devices. Compiled once, they serve all runs that differ in the seed alone.
+
+    Where a call makes many steps, sigma is an argument too, and they serve all its schedules.
+    """
+
+    tx: optax.GradientTransformation
+    train: Callable
+    evaluate: Callable
+
+
 class Session:
     """A config, its images and the devices, ready to train and to evaluate.
 
@@ -99,10 +117,19 @@ class Session:
       initial_state: the state before the first step.
       init_sha256: digest of the initial parameters.
       parameter_names: paths of the parameters, in their order.
+      learning_rates: float32 `(epochs,)`.
+      sigmas: float32 `(epochs,)`, widths of the neighbourhood; 0 for the baseline.
+      steps_per_call: so many steps `train_steps` makes in one call: 1 on CPUs, where XLA's
+        convolutions are slow inside of a loop, and up to 100 elsewhere.
     """
 
     def __init__(
-        self, config: Config, dataset: data.Dataset, devices: list[jax.Device] | None = None
+        self,
+        config: Config,
+        dataset: data.Dataset,
+        devices: list[jax.Device] | None = None,
+        *,
+        steps_per_call: int | None = None,
     ):
         """Builds the network, its optimiser and the parallel steps.
 
@@ -110,6 +137,8 @@ class Session:
           config: the run.
           dataset: its images.
           devices: those to train on; all devices of all processes if None.
+          steps_per_call: see the attribute; at least 1 and at most the steps of an epoch. Chosen by
+            the devices if None.
 
         Raises:
           RunError: see `plan`; and if the batch is not divisible by the devices.
@@ -122,19 +151,31 @@ class Session:
                 f"choose a multiple of {len(devices)}."
             )
         self.config, self.dataset, self.devices = config, dataset, devices
-        model, steps_per_epoch = self.plan.model, self.plan.steps_per_epoch
-        tx = optimizer.build_optimizer(config, self.plan.shapes, steps_per_epoch)
-        mean, deviation = data.statistics(dataset.train_images)
-        image_shape = dataset.info.image_shape
-        images = {"image_shape": image_shape, "mean": mean, "deviation": deviation}
-        self.initial_state = init_state(model, tx, image_shape, config.seed)
-        self.init_sha256 = tree_sha256(self.initial_state.params)
-        train_step = make_train_step(
-            model, tx, config, **images, steps_per_epoch=steps_per_epoch, axis_name=AXIS
+        steps_per_epoch = self.plan.steps_per_epoch
+        if steps_per_call is None:
+            steps_per_call = _even_share(steps_per_epoch, _most_steps_per_call(devices[0]))
+        self.steps_per_call = steps_per_call
+        self.learning_rates, self.sigmas = (
+            np.broadcast_to(
+                np.asarray(schedule(np.arange(config.epochs) * steps_per_epoch), np.float32),
+                config.epochs,
+            )
+            for schedule in (
+                optimizer.learning_rate(config, steps_per_epoch),
+                optimizer.sigma(config, steps_per_epoch),
+            )
         )
-        eval_step = make_eval_step(model, **images, axis_name=AXIS)
-        self._train_step = parallelize(train_step, devices, whole=3, shares=1, donate=True)
-        self._eval_step = parallelize(eval_step, devices, whole=4, shares=2)
+        self._programs = _programs(
+            _shared(config, steps_per_call),
+            dataset.info,
+            *(tuple(x.tolist()) for x in data.statistics(dataset.train_images)),
+            tuple(devices),
+            steps_per_call > 1,
+        )
+        self.initial_state = init_state(
+            self.plan.model, self._programs.tx, dataset.info.image_shape, np.int32(config.seed)
+        )
+        self.init_sha256 = tree_sha256(self.initial_state.params)
         train, test = (x.reshape(len(x), -1) for x in (dataset.train_images, dataset.test_images))
         self._train_arrays = replicate((train, dataset.train_labels), devices)
         self._test_arrays = replicate((test, dataset.test_labels), devices)
@@ -153,40 +194,147 @@ class Session:
         return indices.reshape(self.plan.steps_per_epoch, len(self.devices), -1)[:, self._local]
 
     def compile(self) -> float:
-        """Compiles both steps by a first call each, to no effect; returns the seconds it took.
+        """Compiles the steps by a first call each, to no effect; returns the seconds it took.
 
         Ahead-of-time compilation (`lower(...).compile()`) does not take a process's own share of
         the indices where there are several processes.
         """
         started = time.perf_counter()
+        order = self.epoch_order(0)
         state = self.place(self.initial_state)
-        indices = self.epoch_order(0)[0]
-        weights = np.zeros(indices.shape, np.float32)
-        arguments = state.params, state.batch_stats, *self._test_arrays, indices, weights
-        jax.block_until_ready(self._eval_step(*arguments))
-        jax.block_until_ready(self._train_step(state, *self._train_arrays, indices))
+        batches = slice(1 if self.steps_per_call == 1 else None)
+        self._test_sums(state, *(x[batches] for x in self._test_rows()))
+        for size in {last - first for first, last in self.calls(0)}:
+            state, metrics = self._train(state, order[:size], 0)
+            jax.block_until_ready(metrics)
         return time.perf_counter() - started
 
-    def train_step(self, state: TrainState, indices: np.ndarray) -> tuple[TrainState, Metrics]:
-        """Makes one step with one row of `epoch_order`; `state` is used up."""
-        return self._train_step(state, *self._train_arrays, indices)
+    def calls(self, start: int) -> list[tuple[int, int]]:
+        """Returns the first step of an epoch and the step after the last, for each call it takes.
+
+        A call begins at a multiple of `steps_per_call`, wherever a run was cut: so the same steps
+        are made by the same program, to the same bits. What is left over is made one by one.
+
+        Args:
+          start: step of the epoch to go on from.
+        """
+        size, steps = self.steps_per_call, self.plan.steps_per_epoch
+        found = []
+        while start < steps:
+            whole = start % size == 0 and start + size <= steps
+            found.append((start, start + (size if whole else 1)))
+            start = found[-1][1]
+        return found
+
+    def train_steps(
+        self, state: TrainState, rows: np.ndarray, epoch: int
+    ) -> tuple[TrainState, Metrics]:
+        """Makes the steps of one of `calls`.
+
+        Args:
+          state: it is used up.
+          rows: of `epoch_order`, one for each step.
+          epoch: of these steps.
+
+        Returns:
+          The new state; and the metrics, `(steps,)` each, or `()` if `steps_per_call` is 1.
+        """
+        return self._train(state, rows, epoch)
+
+    def _train(self, state, rows, epoch):
+        arguments = state, *self._train_arrays, np.int32(self.config.seed)
+        if self.steps_per_call == 1:
+            (indices,) = rows
+            return self._programs.train(*arguments, indices)
+        return self._programs.train(*arguments, self.sigmas[epoch], rows)
 
     def evaluate(self, state: TrainState) -> Metrics:
         """Returns loss and accuracy over the test images, each counted exactly once."""
+        sums = self._test_sums(state, *self._test_rows())
+        return Metrics(*(sums.sum(axis=0) / len(self.dataset.test_images)))
+
+    def _test_rows(self):
+        """Indices and weights of the test images, `(batches, local devices, images a device)`."""
         count, size = len(self.dataset.test_images), self.config.batch_size
         batches = -(-count // size)
         indices = np.arange(batches * size, dtype=np.int32)
         weights = (indices < count).astype(np.float32)
         shape = (batches, len(self.devices), -1)
-        indices = np.minimum(indices, count - 1).reshape(shape)[:, self._local]
-        weights = weights.reshape(shape)[:, self._local]
+        indices = np.minimum(indices, count - 1).reshape(shape)
+        return indices[:, self._local], weights.reshape(shape)[:, self._local]
+
+    def _test_sums(self, state, indices, weights):
+        """Loss and correct predictions of each batch, float64 `(batches, 2)`."""
+        arguments = state.params, state.batch_stats, *self._test_arrays
+        if self.steps_per_call > 1:
+            sums = self._programs.evaluate(*arguments, indices, weights)
+            return np.asarray(jax.device_get(sums), np.float64)
         sums = []
         for i, w in zip(indices, weights, strict=True):
-            sums.append(self._eval_step(state.params, state.batch_stats, *self._test_arrays, i, w))
+            sums.append(self._programs.evaluate(*arguments, i, w))
             # Read one batch late. Were all of them sent off at once, CPU devices would wait for
             # each other's sums for ever: threads of one batch hold up those of another.
             sums[-2:-1] = jax.device_get(sums[-2:-1])
-        return Metrics(*(np.sum(jax.device_get(sums), axis=0, dtype=np.float64) / count))
+        return np.array(jax.device_get(sums), np.float64)
+
+
+def _most_steps_per_call(device: jax.Device) -> int:
+    """On a GPU 100 steps of VGG-11 take a tenth of a second: long beside the start of a call, and
+    short for one who waits for a signal to be answered.
+    """
+    return 1 if device.platform == "cpu" else 100
+
+
+def _even_share(steps: int, most: int) -> int:
+    """The steps of a call, `most` or not much fewer: a divisor, if there is one, of all `steps`.
+
+    Otherwise some steps are left, which take a program of their own.
+    """
+    calls = -(-steps // most)
+    return steps // next((n for n in range(calls, 2 * calls) if steps % n == 0), calls)
+
+
+def _shared(config: Config, steps_per_call: int) -> str:
+    """Returns the config of all runs that this one shares its programs with, as text."""
+    fields = {"name": "run", "seed": 0, "checkpoint_every": 1, "log_every": 1}
+    if steps_per_call > 1 and config.variant == "decreasing":
+        fields["variant"] = "constant"
+    if steps_per_call > 1:
+        fields["som"] = dataclasses.replace(config.som, sigma=0.0)
+    if steps_per_call > 1 or config.variant != "decreasing":
+        fields["epochs"] = 1
+    return to_json(dataclasses.replace(config, **fields))
+
+
+@functools.lru_cache(maxsize=8)
+def _programs(
+    text: str,
+    info: data.Info,
+    mean: tuple[float, ...],
+    deviation: tuple[float, ...],
+    devices: tuple[jax.Device, ...],
+    many: bool,
+) -> _Programs:
+    config = from_json(text)
+    model, shapes, _, steps_per_epoch = plan(config, info)
+    tx = optimizer.build_optimizer(config, shapes, steps_per_epoch)
+    images = {
+        "image_shape": info.image_shape,
+        "mean": np.array(mean, np.float32),
+        "deviation": np.array(deviation, np.float32),
+    }
+    train = make_train_step(
+        model, tx, config, **images, steps_per_epoch=steps_per_epoch, axis_name=AXIS
+    )
+    evaluate = make_eval_step(model, **images, axis_name=AXIS)
+    if many:
+        train = many_train_steps(train, make_draw(config, AXIS))
+        evaluate = many_eval_steps(evaluate)
+    return _Programs(
+        tx,
+        parallelize(train, devices, whole=4 + many, shares=1, axis=int(many), donate=True),
+        parallelize(evaluate, devices, whole=4, shares=2, axis=int(many)),
+    )
 
 
 def tree_sha256(tree: Any) -> str:

@@ -150,7 +150,6 @@ def sweep(
                 board.end(key, None)
             else:
                 board.end(key, accuracy)
-            jax.clear_caches()  # no program serves two runs, and each holds memory
     return failures
 
 

@@ -1,6 +1,7 @@
 """Training step by step: the state, pure steps on it, and their form for many devices."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax
@@ -48,30 +49,59 @@ class Metrics(NamedTuple):
     bad: jax.Array | int = -1
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def init_state(
-    model: nn.Module, tx: optax.GradientTransformation, image_shape: tuple[int, ...], seed: int
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    image_shape: tuple[int, ...],
+    seed: jax.typing.ArrayLike,
 ) -> TrainState:
-    """Returns the state before the first step.
+    """Returns the state before the first step. One program serves all seeds.
 
     Args:
       model: the network.
       tx: its optimiser.
       image_shape: `(height, width, channels)`.
-      seed: of the initial parameters.
+      seed: of the initial parameters, in [0, 2**31).
+    """
+    key = jax.random.fold_in(jax.random.key(seed), 0)
+    variables = model.init(key, jnp.zeros((1, *image_shape)))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=tx.init(variables["params"]),
+        sums=jnp.zeros(3),
+        skipped=jnp.zeros((), jnp.int32),
+    )
+
+
+class Drawn(NamedTuple):
+    """The random part of a step, on one device."""
+
+    crops: data.Crops
+    dropout: jax.Array  # a key
+
+
+def make_draw(config: Config, axis_name: str | None = None) -> Callable[..., Drawn]:
+    """Returns `(seed, step, indices) -> drawn`: what a step leaves to chance.
+
+    Args:
+      config: the run, for its augmentation.
+      axis_name: see `make_train_step`.
     """
 
-    def init(key):
-        variables = model.init(key, jnp.zeros((1, *image_shape)))
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=variables["params"],
-            batch_stats=variables["batch_stats"],
-            opt_state=tx.init(variables["params"]),
-            sums=jnp.zeros(3),
-            skipped=jnp.zeros((), jnp.int32),
+    def draw(seed, step, indices):
+        base_key = jax.random.fold_in(jax.random.key(seed), 1)
+        device = 0 if axis_name is None else lax.axis_index(axis_name)
+        key_augment, key_dropout = jax.random.split(jax.random.fold_in(base_key, step))
+        positions = device * len(indices) + jnp.arange(len(indices))
+        return Drawn(
+            data.draw_crops(key_augment, positions, pad=config.data.pad, flip=config.data.flip),
+            jax.random.fold_in(key_dropout, device),
         )
 
-    return jax.jit(init)(jax.random.fold_in(jax.random.key(seed), 0))
+    return draw
 
 
 def make_train_step(
@@ -85,36 +115,37 @@ def make_train_step(
     deviation: np.ndarray,
     axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Returns the pure training step `(state, images, labels, indices) -> (state, metrics)`.
+    """Returns the pure step `(state, images, labels, seed, indices) -> (state, metrics)`.
 
     The step gathers its images, augments and standardises them, and updates the state by the
     gradient of the mean cross entropy. Where the loss is not finite, or the gradient of a bias or
     scale, the metrics say so. Under `config.on_nan` "skip" that is looked for in all gradients, and
     parameters, batch statistics and the optimiser's moments then stay as they were: only the step
     is counted. `images` is uint8 `(count, height * width * channels)`: with four axes a TPU would
-    bring the whole data set to another layout in each step. All randomness comes from the seed and
-    `state.step` alone; for dropout also from the device. Under a mapped axis `axis_name`, each
-    device gets its share of a batch's `indices`, in the order of the axis, and the update is that
-    of the whole batch.
+    bring the whole data set to another layout in each step. All randomness comes from `seed`, an
+    int32, and `state.step` alone; for dropout also from the device. Under a mapped axis
+    `axis_name`, each device gets its share of a batch's `indices`, in the order of the axis, and
+    the update is that of the whole batch. What else the step is given, by name, goes to the
+    optimiser: see `lgnn_jax.transform` for `sigma`.
 
     Args:
       model: the network, built with the same `axis_name`.
       tx: the optimiser.
-      config: the run, for its seed, its augmentation and `on_nan`.
+      config: the run, for its augmentation and `on_nan`.
       image_shape: `(height, width, channels)`.
       steps_per_epoch: after so many steps the metrics start anew.
       mean: of the images, by channel.
       deviation: of the images, by channel.
       axis_name: the mapped axis, if any.
     """
-    base_key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    tx = optax.with_extra_args_support(tx)
+    draw = make_draw(config, axis_name)
+    dtype = jnp.dtype(config.model.dtype)
 
-    def train_step(state, images, labels, indices):
-        device = 0 if axis_name is None else lax.axis_index(axis_name)
-        key_augment, key_dropout = jax.random.split(jax.random.fold_in(base_key, state.step))
-        positions = device * len(indices) + jnp.arange(len(indices))
+    def train_step(state, images, labels, seed, indices, *, drawn=None, **extra_args):
+        drawn = draw(seed, state.step, indices) if drawn is None else drawn
         x = images[indices].reshape(-1, *image_shape)
-        x = data.augment(key_augment, x, positions, pad=config.data.pad, flip=config.data.flip)
+        x = data.augment(x, drawn.crops, pad=config.data.pad)
         x = data.standardize(x, mean, deviation)
         y = labels[indices]
 
@@ -124,16 +155,19 @@ def make_train_step(
                 x,
                 train=True,
                 mutable=["batch_stats"],
-                rngs={"dropout": jax.random.fold_in(key_dropout, device)},
+                rngs={"dropout": drawn.dropout},
             )
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
             correct = (logits.argmax(-1) == y).sum().astype(jnp.float32)
             sums = jnp.stack([losses.sum(), correct, jnp.float32(len(indices))])
             return losses.mean(), (sums, updated["batch_stats"])
 
-        grads, (sums, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+        # By the kernels in the compute type: a gradient has that type's digits, and no more bytes.
+        params = jax.tree.map(lambda p: p if p.ndim < 2 else p.astype(dtype), state.params)
+        grads, (sums, batch_stats) = jax.grad(loss_fn, has_aux=True)(params)
         if axis_name is not None:
-            grads = lax.pmean(grads, axis_name)
+            mean_of = partial(lax.pmean, axis_name=axis_name)
+            grads = jax.tree.map(lambda g: mean_of(g.astype(jnp.float32)).astype(g.dtype), grads)
             sums = lax.psum(sums, axis_name)
         # An infinite loss may have finite gradients: that of a label whose logit is -inf. A run
         # that stops looks at biases and scales alone: it throws the update away anyway, and where
@@ -157,7 +191,7 @@ def make_train_step(
                 return new
             return jnp.where(ok, new, old)
 
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra_args)
         params = optax.apply_updates(state.params, updates)
         sums = unless_skipped(added, before)
         state = TrainState(
@@ -202,8 +236,53 @@ def make_eval_step(
     return eval_step
 
 
+def many_train_steps(
+    step: Callable, draw: Callable[..., Drawn]
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Returns `(state, images, labels, seed, sigma, rows) -> (state, metrics)`, of many steps.
+
+    One call for many steps is what keeps a fast device busy. `rows` has the `indices` of each step;
+    the metrics have a leading axis, one entry a step. All steps have one `sigma`, float32: as an
+    argument it lets one program serve every schedule.
+
+    Args:
+      step: see `make_train_step`.
+      draw: see `make_draw`. It draws for all steps at once: for each by itself it would take as
+        many kernels as two layers.
+    """
+
+    def steps(state, images, labels, seed, sigma, rows):
+        def one(state, row):
+            indices, drawn = row
+            return step(state, images, labels, seed, indices, drawn=drawn, sigma=sigma)
+
+        drawn = jax.vmap(partial(draw, seed))(state.step + jnp.arange(len(rows)), rows)
+        return lax.scan(one, state, (rows, drawn))
+
+    return steps
+
+
+def many_eval_steps(step: Callable) -> Callable[..., jax.Array]:
+    """Returns `(params, batch_stats, images, labels, rows, weights) -> sums`, `(len(rows), 2)`.
+
+    Args:
+      step: see `make_eval_step`.
+    """
+
+    def steps(params, batch_stats, images, labels, rows, weights):
+        return lax.map(lambda row: step(params, batch_stats, images, labels, *row), (rows, weights))
+
+    return steps
+
+
 def parallelize(
-    step: Callable, devices: list[jax.Device], *, whole: int, shares: int, donate: bool = False
+    step: Callable,
+    devices: list[jax.Device],
+    *,
+    whole: int,
+    shares: int,
+    axis: int = 0,
+    donate: bool = False,
 ) -> Callable:
     """Maps a step over devices, as the axis `AXIS`.
 
@@ -211,8 +290,8 @@ def parallelize(
       step: a pure step that was made for that axis.
       devices: those of all processes.
       whole: so many arguments are the same on every device.
-      shares: so many arguments after them have a leading axis, a row for each device of this
-        process.
+      shares: so many arguments after them have an axis for the devices of this process.
+      axis: which one it is.
       donate: whether the step may use up the memory of its first argument.
 
     Returns:
@@ -221,7 +300,7 @@ def parallelize(
     return jax.pmap(
         step,
         axis_name=AXIS,
-        in_axes=(None,) * whole + (0,) * shares,
+        in_axes=(None,) * whole + (axis,) * shares,
         out_axes=None,
         devices=devices,
         donate_argnums=0 if donate else (),

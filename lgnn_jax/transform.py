@@ -58,7 +58,8 @@ def transform(
       An `optax.GradientTransformationExtraArgs`. Updates keep their structure, shapes and dtypes;
       the filter runs in float32 (float64 for float64). Its `init` raises ValueError for a kernel
       that the table does not cover or whose channel count is not `m * n`, and warns of a string
-      that matches no parameter.
+      that matches no parameter. Its `update` takes `sigma=...`, a scalar that may be traced, in
+      place of the schedule's: one compiled step then serves every schedule.
 
     Raises:
       ValueError: if an argument is out of its range.
@@ -97,10 +98,19 @@ def transform(
             som.check_sigma(sigma(jnp.zeros([], jnp.int32)))
         return LGNNState(count=jnp.zeros([], jnp.int32))
 
-    def update_fn(updates: Any, state: LGNNState, params: Any = None, **extra_args: Any):
+    scheduled = sigma if callable(sigma) else lambda count: sigma
+
+    def update_fn(
+        updates: Any,
+        state: LGNNState,
+        params: Any = None,
+        *,
+        sigma: jax.typing.ArrayLike | None = None,
+        **extra_args: Any,
+    ):
         del params, extra_args
         maps = som.layer_maps(updates, som_table, neuron_axis=neuron_axis)
-        width = sigma(state.count) if callable(sigma) else sigma
+        width = scheduled(state.count) if sigma is None else sigma
         taps = {}  # by dtype
 
         def filter_leaf(path, leaf):

@@ -87,9 +87,14 @@ IMAGES = jnp.asarray(np.random.default_rng(0).integers(0, 256, (64, 12, 10, 3)),
 POSITIONS = jnp.arange(64)
 
 
+def _augmented(key, rows=slice(None), *, pad=4, flip=True):
+    crops = data.draw_crops(jax.random.key(key), POSITIONS[rows], pad=pad, flip=flip)
+    return data.augment(IMAGES[rows], crops, pad=pad)
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_augmented_images_are_crops_of_the_reflected_ones(flip):
-    out = data.augment(jax.random.key(0), IMAGES, POSITIONS, pad=4, flip=flip)
+    out = _augmented(0, flip=flip)
     assert out.dtype == jnp.uint8
     seen = set()
     for image, crop in zip(np.asarray(IMAGES), np.asarray(out), strict=True):
@@ -111,20 +116,14 @@ def test_augmented_images_are_crops_of_the_reflected_ones(flip):
 
 
 def test_no_augmentation_is_the_identity():
-    out = data.augment(jax.random.key(0), IMAGES, POSITIONS, pad=0, flip=False)
+    out = _augmented(0, pad=0, flip=False)
     np.testing.assert_array_equal(out, IMAGES)
 
 
 def test_augmentation_depends_on_key_and_position_alone():
-    def whole(key):
-        return data.augment(jax.random.key(key), IMAGES, POSITIONS, pad=4, flip=True)
-
-    parts = [
-        data.augment(jax.random.key(0), IMAGES[rows], POSITIONS[rows], pad=4, flip=True)
-        for rows in (slice(0, 16), slice(16, 64))
-    ]
-    np.testing.assert_array_equal(np.concatenate(parts), whole(0))
-    assert (whole(0) != whole(1)).any()
+    parts = [_augmented(0, rows) for rows in (slice(0, 16), slice(16, 64))]
+    np.testing.assert_array_equal(np.concatenate(parts), _augmented(0))
+    assert (_augmented(0) != _augmented(1)).any()
 
 
 @pytest.mark.parametrize(

@@ -72,16 +72,16 @@ def signal_at(monkeypatch):
     """Sends this process a signal while a training step is being made."""
 
     def arm(number, at):
-        calls, step = [], Session.train_step
+        calls, step = [], Session.train_steps
 
-        def train_step(self, *arguments):
+        def train_steps(self, *arguments):
             calls.append(1)
             if len(calls) == at:
                 os.kill(os.getpid(), number)
             return step(self, *arguments)
 
-        monkeypatch.setattr(Session, "train_step", train_step)
-        return lambda: monkeypatch.setattr(Session, "train_step", step)
+        monkeypatch.setattr(Session, "train_steps", train_steps)
+        return lambda: monkeypatch.setattr(Session, "train_steps", step)
 
     return arm
 
@@ -438,7 +438,7 @@ def test_a_step_that_is_not_finite_says_so_and_if_skipped_only_counts(
         )
     )
     images = tiny_dataset.train_images.reshape(100, -1)
-    after, metrics = step(state, images, tiny_dataset.train_labels, np.arange(16))
+    after, metrics = step(state, images, tiny_dataset.train_labels, 0, np.arange(16))
     assert (metrics.bad == len(names)) == (what == "loss")
     assert metrics.bad >= 0
     assert after.step == 1
@@ -458,9 +458,9 @@ def test_a_step_that_is_not_finite_says_so_and_if_skipped_only_counts(
 def test_gradients_that_are_not_finite(tiny_config, tiny_dataset, tmp_path, monkeypatch, rule):
     """From step 4 on one weight is infinite, and back in its place at step 5."""
     config = dataclasses.replace(tiny_config, epochs=1, on_nan=rule)
-    step, calls, kept = Session.train_step, [], []
+    step, calls, kept = Session.train_steps, [], []
 
-    def train_step(self, state, indices):
+    def train_steps(self, state, *rows):
         calls.append(1)
         if len(calls) == 4:
             kept.append(jax.device_get(state.params["conv3_1"]["kernel"]))
@@ -469,9 +469,9 @@ def test_gradients_that_are_not_finite(tiny_config, tiny_dataset, tmp_path, monk
             params = jax.device_get(state.params)
             params["conv3_1"]["kernel"] = value
             state = self.place(jax.device_get(state).replace(params=params))
-        return step(self, state, indices)
+        return step(self, state, *rows)
 
-    monkeypatch.setattr(Session, "train_step", train_step)
+    monkeypatch.setattr(Session, "train_steps", train_steps)
     if rule == "stop":
         with pytest.raises(
             RunError, match=r"gradient of \S+ is not finite at step 4, epoch 1, learning rate 0\.1"
@@ -537,7 +537,7 @@ def test_a_kernels_gradient_alone(tiny_config, tiny_dataset, rule):
         make_train_step(model, tx, config, image_shape=(32, 32, 3), steps_per_epoch=6, **statistics)
     )
     images = tiny_dataset.train_images.reshape(100, -1)
-    arguments = images, tiny_dataset.train_labels, np.arange(16)
+    arguments = images, tiny_dataset.train_labels, 0, np.arange(16)
     after, first = step(state, *arguments)
     _, second = step(after, *arguments)
     assert np.isfinite(first.loss)
@@ -556,10 +556,10 @@ def test_nothing_that_is_not_finite_is_kept(
     tiny_config, tiny_dataset, tmp_path, monkeypatch, signal_at, part, signalled
 ):
     """Whatever the loss says of it: one number of the state is infinite after the last step."""
-    step = Session.train_step
+    step = Session.train_steps
 
-    def train_step(self, state, indices):
-        state, metrics = step(self, state, indices)
+    def train_steps(self, state, *rows):
+        state, metrics = step(self, state, *rows)
         if int(state.step) == (2 if signalled else 6):
             host = jax.device_get(state)
             leaves, tree = jax.tree.flatten(getattr(host, part))
@@ -569,7 +569,7 @@ def test_nothing_that_is_not_finite_is_kept(
             state = self.place(host.replace(**{part: tree.unflatten(leaves)}))
         return state, metrics
 
-    monkeypatch.setattr(Session, "train_step", train_step)
+    monkeypatch.setattr(Session, "train_steps", train_steps)
     if signalled:
         signal_at(signal.SIGTERM, 2)
     with pytest.raises(RunError, match=r"is (not finite|nan) at step [26], epoch 1"):
@@ -582,7 +582,7 @@ def test_a_sum_of_losses_that_overflows(tiny_config, tiny_dataset):
     session = Session(tiny_config, tiny_dataset, jax.devices()[:1])
     sums = np.array([np.inf, 0, 16], np.float32)
     state = session.initial_state.replace(step=np.int32(1), sums=sums)
-    _, metrics = session.train_step(session.place(state), session.epoch_order(0)[1])
+    _, metrics = session.train_steps(session.place(state), session.epoch_order(0)[1:2], 0)
     assert metrics.bad == len(session.parameter_names)
 
 
@@ -709,17 +709,17 @@ from lgnn_jax.run import run
 from lgnn_jax.session import RunError, Session
 
 folder, run_dir = map(Path, sys.argv[1:3])
-step, calls = Session.train_step, []
+step, calls = Session.train_steps, []
 
 
-def train_step(self, *arguments):
+def train_steps(self, *arguments):
     calls.append(1)
     if len(calls) == 9:
         exec(sys.argv[3])
     return step(self, *arguments)
 
 
-Session.train_step = train_step
+Session.train_steps = train_steps
 arrays = np.load(folder / "data.npz")
 names = ("train_images", "train_labels", "test_images", "test_labels")
 dataset = Dataset("random", *(arrays[name] for name in names), tuple("abcde"))

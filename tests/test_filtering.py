@@ -1,6 +1,7 @@
 import itertools
 import re
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import reference
 
+from lgnn_jax import filtering
 from lgnn_jax.filtering import low_pass
 from lgnn_jax.som import gaussian_taps
 
@@ -105,10 +107,36 @@ def test_a_gradient_in_bfloat16_is_near_the_whole_one():
     assert 1e-4 < error < 2e-3
 
 
-def test_auto_follows_the_platform_that_is_compiled_for():
-    def compiled_for(platform):
+@pytest.mark.parametrize(
+    ("dtype", "products", "bound"), [(jnp.bfloat16, 1, 3e-4), (jnp.float32, 3, 1e-6)]
+)
+def test_what_tensor_cores_round_is_less_than_what_a_type_rounds(dtype, products, bound):
+    """TF32 keeps 10 bits after the first: of bfloat16 all, of float32 all in two parts."""
+
+    def tf32(x):
+        bits = np.asarray(x, np.float32).view(np.uint32).astype(np.uint64) + 0x1000
+        return (bits & 0xFFFFE000).astype(np.uint32).view(np.float32)
+
+    def product(x, y):
+        return x.astype(np.float64) @ y.astype(np.float64)
+
+    gradient = np.asarray(jnp.asarray(_gradient((27, 512)), dtype), np.float32)
+    weights = np.asarray(low_pass(jnp.eye(512), (32, 16), gaussian_taps(0.5), method="matmul"))
+    x, w = tf32(gradient), tf32(weights)
+    actual = product(x, w)
+    if products == 3:
+        actual += product(x, tf32(weights - w)) + product(tf32(gradient - x), w)
+    else:
+        np.testing.assert_array_equal(x, gradient)
+    expected = reference.low_pass(gradient, (32, 16))
+    assert np.linalg.norm(actual - expected) < bound * np.linalg.norm(expected)
+    np.testing.assert_allclose(w.sum(axis=0), 1, atol=5e-4)
+
+
+def test_auto_follows_the_platform_that_is_compiled_for(monkeypatch):
+    def compiled_for(platform, dtype=jnp.float32):
         f = jax.jit(lambda x: low_pass(x, (8, 8), gaussian_taps(0.5)))
-        traced = f.trace(jax.ShapeDtypeStruct((3, 3, 4, 64), jnp.float32))
+        traced = f.trace(jax.ShapeDtypeStruct((3, 3, 4, 64), dtype))
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         return [line for line in text.splitlines() if "dot_general" in line and "64x64xf32" in line]
 
@@ -117,9 +145,30 @@ def test_auto_follows_the_platform_that_is_compiled_for():
     assert "precision = [DEFAULT, HIGH]" in product
     with jax.default_matmul_precision("float32"):
         (product,) = compiled_for("tpu")
-    assert "precision = [HIGHEST, HIGHEST]" in product
+        (on_gpu,) = compiled_for("cuda", jnp.bfloat16)
+    for text in (product, on_gpu):
+        assert "precision = [HIGHEST, HIGHEST]" in text
     assert not compiled_for("cpu")
-    assert not compiled_for("cuda")
+    for platform in ("cuda", "rocm"):
+        (product,) = compiled_for(platform)  # no GPU is here: the form that all of them have
+        assert "precision = [HIGHEST, HIGHEST]" in product
+        (product,) = compiled_for(platform, jnp.bfloat16)
+        assert "precision = [DEFAULT, DEFAULT]" in product
+        assert product.endswith("tensor<3x3x4x64xbf16>")
+    monkeypatch.setattr(filtering, "_gpus_have_tf32", lambda: True)
+    (product,) = compiled_for("cuda")
+    assert "lhs_precision_type = tf32" in product
+    assert "num_primitive_operations = 3" in product
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "known"), [(["8.0"], True), (["9.0", "10.3"], True), (["8.0", "7.5"], False)]
+)
+def test_tf32_is_taken_where_all_gpus_have_it(monkeypatch, capabilities, known):
+    assert not filtering._gpus_have_tf32()  # there is none
+    devices = [SimpleNamespace(compute_capability=value) for value in capabilities]
+    monkeypatch.setattr(jax, "local_devices", lambda backend: devices)
+    assert filtering._gpus_have_tf32() == known
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -67,6 +68,18 @@ def _assert_close(actual, expected):
 def test_convolution_equals_lax(case):
     operands, stride = _operands(case), case[-1]
     actual = _values_and_gradients(lambda x, k: layers.convolve(x, k, stride), *operands)
+    _assert_close(actual, _values_and_gradients(lambda x, k: _reference(x, k, stride), *operands))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("sides", [(1, 1), (2, 2), (1, 5), (4, 2), (3, 3)])
+def test_convolution_on_gpus_equals_lax(sides, stride):
+    """Images smaller than the window are one product there, others `jax.lax`'s convolution."""
+    operands = _operands((*sides, 3, 5, 4, 3, stride))
+    form = partial(layers._gpu_convolve, stride=stride)
+    program = str(jax.make_jaxpr(form)(*operands))
+    assert ("conv_general_dilated" in program) == (min(sides) >= 3)
+    actual = _values_and_gradients(form, *operands)
     _assert_close(actual, _values_and_gradients(lambda x, k: _reference(x, k, stride), *operands))
 
 

@@ -48,7 +48,7 @@ def test_two_steps_equal_a_float64_computation(tiny_config, tiny_dataset, varian
             deviation=deviation,
         )
     )
-    state = init_state(model, tx, (32, 32, 3), seed=0)
+    state = init_state(model, tx, (32, 32, 3), 0)
     images, labels = tiny_dataset.train_images, tiny_dataset.train_labels
     flat = images.reshape(len(images), -1)
 
@@ -58,7 +58,7 @@ def test_two_steps_equal_a_float64_computation(tiny_config, tiny_dataset, varian
     maps = {4: (2, 2), 8: (4, 2), 16: (4, 4), 32: (8, 4)}
     for epoch, sigma in enumerate(sigmas):
         indices = np.arange(16) + 16 * epoch
-        state, metrics = step(state, flat, labels, indices)
+        state, metrics = step(state, flat, labels, 0, indices)
 
         x = (images[indices] - np.asarray(mean, np.float64)) / deviation
         loss, logits, gradients, stats = reference.vgg_loss_and_gradients(
@@ -101,7 +101,7 @@ def test_eight_devices_equal_one(tiny_config, tiny_dataset, network):
         state = session.place(session.initial_state)
         rows = np.concatenate([session.epoch_order(epoch) for epoch in range(4)])[:20]
         for indices in rows:
-            state, metrics = session.train_step(state, indices)
+            state, metrics = session.train_steps(state, indices[None], 0)
             jax.block_until_ready(metrics)
         tested = session.evaluate(state)
         results.append(jax.device_get((state.params, state.batch_stats, metrics, tested)))
@@ -135,7 +135,7 @@ def test_metrics_are_means_over_the_epoch_so_far(tiny_config, tiny_dataset):
             np.log(np.exp(logits).sum(axis=1)).mean() - logits[np.arange(16), labels].mean()
         )
         hits.append((logits.argmax(axis=1) == labels).mean())
-        state, metrics = session.train_step(state, indices)
+        state, metrics = session.train_steps(state, indices[None], 0)
         first = 0 if i < 6 else 6  # the second epoch begins anew
         assert float(metrics.loss) == pytest.approx(np.mean(losses[first:]), rel=1e-4)
         assert float(metrics.accuracy) == pytest.approx(np.mean(hits[first:]), abs=1e-6)
@@ -199,7 +199,8 @@ def test_randomness_is_a_function_of_seed_and_step(tiny_config, tiny_dataset):
 
     def loss(session, **changes):
         state = session.place(session.initial_state.replace(**changes))
-        return float(session.train_step(state, np.arange(16, dtype=np.int32)[None])[1].loss)
+        rows = np.arange(16, dtype=np.int32)[None, None]
+        return float(session.train_steps(state, rows, 0)[1].loss)
 
     first, second = session(1), session(2)
     assert loss(first) == loss(first)
@@ -222,8 +223,8 @@ def test_one_real_step_of_the_papers_networks(name):
     labels = np.arange(4, dtype=np.int32)
     dataset = data.Dataset("random", images, labels, images, labels, tuple(map(str, range(100))))
     session = Session(config, dataset, devices=jax.devices()[:1])
-    state, metrics = session.train_step(
-        session.place(session.initial_state), session.epoch_order(0)[0]
+    state, metrics = session.train_steps(
+        session.place(session.initial_state), session.epoch_order(0)[:1], 0
     )
     assert 3 < float(metrics.loss) < 7  # near log(100) = 4.6: nothing is learned yet
     moved = jax.tree.map(
