@@ -28,7 +28,14 @@ from lgnn_jax.config import Config, Model
 from lgnn_jax.data import Info
 from lgnn_jax.optimizer import build_optimizer
 from lgnn_jax.session import plan
-from lgnn_jax.train import AXIS, init_state, make_train_step, parallelize
+from lgnn_jax.train import (
+    AXIS,
+    init_state,
+    make_draw,
+    make_train_step,
+    many_train_steps,
+    parallelize,
+)
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0)
 BATCHES, SIDES = (32, 64, 128), (32, 64)
@@ -138,8 +145,13 @@ def variants(batch_size: int) -> list[Config]:
     ]
 
 
-def lower_step(config: Config, info: Info, devices: list[jax.Device]) -> jax.stages.Lowered:
-    """Returns the pmapped training step of a run, lowered for devices from shapes alone."""
+def lower_step(
+    config: Config, info: Info, devices: list[jax.Device], *, steps: int | None = None
+) -> jax.stages.Lowered:
+    """Returns the pmapped training step of a run, lowered for devices from shapes alone.
+
+    With `steps` it is the call of so many steps that GPUs and TPUs make.
+    """
     planned = plan(config, info)
     tx = build_optimizer(config, planned.shapes, planned.steps_per_epoch)
     step = make_train_step(
@@ -152,13 +164,20 @@ def lower_step(config: Config, info: Info, devices: list[jax.Device]) -> jax.sta
         deviation=np.ones(3, np.float32),
         axis_name=AXIS,
     )
-    share = config.batch_size // len(devices)
-    return parallelize(step, devices, whole=4, shares=1, donate=True).lower(
-        jax.eval_shape(partial(init_state, planned.model, tx, info.image_shape, config.seed)),
+    sigma, rows = [], (len(devices), config.batch_size // len(devices))
+    if steps is not None:
+        step = many_train_steps(step, make_draw(config, AXIS))
+        sigma, rows = [jax.ShapeDtypeStruct((), np.float32)], (steps, *rows)
+    mapped = parallelize(
+        step, devices, whole=4 + len(sigma), shares=1, axis=len(rows) - 2, donate=True
+    )
+    return mapped.lower(
+        jax.eval_shape(partial(init_state, planned.model, tx, info.image_shape), config.seed),
         jax.ShapeDtypeStruct((info.train_count, math.prod(info.image_shape)), np.uint8),
         jax.ShapeDtypeStruct((info.train_count,), np.int32),
         jax.ShapeDtypeStruct((), np.int32),
-        jax.ShapeDtypeStruct((len(devices), share), np.int32),
+        *sigma,
+        jax.ShapeDtypeStruct(rows, np.int32),
     )
 
 

@@ -87,11 +87,15 @@ def make_step(
     weight_decay: float,
     maps: dict[str, tuple[int, int]] | None = None,
     window: torch.Tensor | None = None,
+    autocast: torch.dtype | None = None,
+    transform: Callable[[Callable], Callable] = lambda function: function,
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """Returns a training step: `(images, labels) -> loss`.
 
     Images are standardised, `(batch, channels, height, width)`, channels_last. `maps` has the SOM
-    dimensions of the kernels that are filtered with `window`, by our parameters' paths.
+    dimensions of the kernels that are filtered with `window`, by our parameters' paths. The network
+    computes in the type `autocast`, if one is given; it and the filter are put through `transform`,
+    such as `torch.compile`.
     """
     optimizer = torch.optim.SGD(
         network.parameters(), learning_rate, momentum, weight_decay=weight_decay
@@ -101,12 +105,15 @@ def make_step(
         for path, dims in (maps or {}).items()
     ]
 
+    forward, smooth = transform(network), transform(low_pass)
+
     def step(x, y):
         optimizer.zero_grad()
-        loss = F.cross_entropy(network(x), y)
+        with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
+            loss = F.cross_entropy(forward(x), y)
         loss.backward()
         for kernel, dims in filtered:
-            kernel.grad = low_pass(kernel.grad, dims, window)
+            kernel.grad = smooth(kernel.grad, dims, window)
         optimizer.step()
         return loss.detach()
 

@@ -74,7 +74,9 @@ def test_from_runs_to_figures_and_numbers(runs, tiny_dataset, tmp_path):
             kernel = t.variables["params"][layer]["kernel"]
             figure = neighbour_correlation(kernel, numbers["map"], shuffles=20)
             assert numbers["weights"]["neighbours"]["value"] == figure.value
-            assert numbers["sorted_after_training"]["neighbours"]["value"] >= figure.value
+            # Of two or four neurons the same map, turned: its sum may differ in the last digit.
+            arranged = numbers["sorted_after_training"]["neighbours"]["value"]
+            assert arranged >= figure.value - 1e-14
             assert numbers["weights"]["dead"] == []
     untrained = [document["runs"][t.name]["layers"]["conv5_2"]["untrained_weights"] for t in found]
     assert untrained[0] == untrained[1]  # runs of one seed

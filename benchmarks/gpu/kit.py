@@ -1,0 +1,251 @@
+"""A quarter of an hour on a GPU, used well: checks, timings and rows of the paper's tables.
+
+    python benchmarks/gpu/kit.py pack --data-dir DIR [--wheels 3.12]
+    python benchmarks/gpu/kit.py receive
+    python benchmarks/gpu/kit.py work --seconds 600
+    python benchmarks/gpu/kit.py report
+
+`pack` is for the machine at home, the others are for the one with the GPU; README.md beside this
+file says more. Needs nothing but Python itself: what else is missing is installed from wheels.
+"""
+
+import argparse
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+KIT = ROOT / "build" / "gpu_kit"  # what `pack` writes, and travels
+STORE = Path.home() / ".cache" / "lgnn_jax_gpu"  # what `receive` keeps on the machine with the GPU
+OUT = ROOT / "build" / "gpu_results"
+# What the package needs and an image with JAX, Flax, Optax and Orbax may lack.
+WHEELS = ("annotated-types", "filelock", "pydantic", "pydantic-core", "typing-inspection", "rich")
+MODULES = ("pydantic", "filelock", "rich")
+GRACE = 20  # seconds that a run gets to write its checkpoint
+
+
+class KitError(Exception):
+    """What cannot be done; one clear line."""
+
+
+def pack(arguments: argparse.Namespace) -> None:
+    """Writes the data set in pieces, and wheels, into a folder that travels."""
+    _paths()
+    import pieces
+
+    from lgnn_jax import data
+
+    try:
+        written = pieces.pack(data.load(arguments.data, arguments.data_dir), arguments.kit)
+    except (data.DataError, pieces.PieceError) as error:
+        raise KitError(str(error)) from None
+    if arguments.wheels:
+        folder = arguments.kit / "wheels"
+        pins = [f"{name}=={importlib.metadata.version(name)}" for name in WHEELS]
+        tags = [f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 27, 28, 34)]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--only-binary=:all:", "--python-version", arguments.wheels]
+        command += [f"--platform={tag}" for tag in (*tags, "manylinux2014_x86_64")]
+        if subprocess.run([*command, "--dest", folder, *pins]).returncode:
+            raise KitError(f"wheels for Python {arguments.wheels} cannot be had; pip says why.")
+        written += sorted(folder.iterdir())
+    for path in written:
+        print(f"{path.stat().st_size / 2**20:7.1f} MiB  {path}")
+
+
+def receive(arguments: argparse.Namespace) -> None:
+    """Keeps what has come of the kit, piece by piece, each checked; says what is still missing."""
+    manifest_path = arguments.kit / "manifest.json"
+    try:
+        manifest = json.loads(manifest_path.read_text())
+    except (OSError, ValueError) as error:
+        raise KitError(f"{manifest_path} cannot be read: {error}.") from None
+    arguments.store.mkdir(parents=True, exist_ok=True)
+    shutil.copy(manifest_path, arguments.store)
+    wheels = arguments.kit / "wheels"
+    if wheels.is_dir():
+        shutil.copytree(wheels, arguments.store / "wheels", dirs_exist_ok=True)
+    missing = []
+    for name, expected in manifest["pieces"].items():
+        source, kept = arguments.kit / name, arguments.store / name
+        if source.exists():
+            if (found := _sha256(source)) != expected:
+                raise KitError(f"{source} is damaged: its SHA-256 is {found}, not {expected}.")
+            shutil.copy(source, kept)
+        if not kept.exists() or _sha256(kept) != expected:
+            missing.append(name)
+    print(f"missing: {', '.join(missing)}" if missing else "the data set is complete")
+
+
+def work(arguments: argparse.Namespace) -> int:
+    """Works down the list until the time is up; returns how many tasks are left.
+
+    Each kind of process does its tasks in a child, so that what one breaks is not another's.
+    """
+    deadline = time.time() + arguments.seconds
+    arguments.store.mkdir(parents=True, exist_ok=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    environment = _environment(arguments)
+    tried = set()
+    while True:
+        todo = [t for t in _pending(arguments) if t["name"] not in tried]
+        if arguments.only:
+            todo = [t for t in todo if t["name"].startswith(tuple(arguments.only))]
+        if not arguments.tiny:
+            todo = [t for t in todo if time.time() + t["seconds"] <= deadline]
+        if not todo or time.time() > deadline:
+            break
+        process = todo[0]["process"]
+        # Those that follow in the list and need the same kind of process.
+        names = []
+        for task in todo:
+            if task["process"] != process:
+                break
+            names.append(task["name"])
+        tried |= set(names)
+        flags = {"XLA_FLAGS": todo[0]["flags"]} if todo[0]["flags"] else {}
+        status = _child(arguments, process, names, environment | flags, deadline)
+        if status != 0 and names[0] == "machine":
+            break
+    left = [t["name"] for t in _pending(arguments)]
+    report(arguments)
+    print(f"\n{len(left)} tasks are left" + (f": {', '.join(left[:5])} ..." if left else ""))
+    return len(left)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Prints what there is as Markdown tables."""
+    _paths()
+    import show
+
+    print(show.report(arguments.out))
+
+
+def reference(arguments: argparse.Namespace) -> None:
+    """Writes reference.json, for the check of 200 steps, on a CPU."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    _paths()
+    import tasks
+
+    found = {}
+    for name, tiny, steps in (("tiny", True, 20), ("vgg11,128", False, 200)):
+        kit = tasks.Kit(arguments.store, tiny)
+        losses = tasks.reference_losses(kit, steps)
+        changed = tasks.reference_losses(kit, steps, change=1e-7)
+        spread = [abs(a - b) for a, b in zip(losses, changed, strict=True)]
+        found[name] = {"losses": losses, "spread": spread}
+    (HERE / "reference.json").write_text(json.dumps(found) + "\n")
+
+
+def _child(arguments, process, names, environment, deadline):
+    """Runs tasks in a process of their own, and stops it when the time is up; its exit status."""
+    command = [sys.executable, str(HERE / "tasks.py"), process, str(arguments.store)]
+    command += [str(arguments.out), str(deadline), *names]
+    child = subprocess.Popen(command + ["--tiny"] * arguments.tiny, env=environment)
+    try:
+        return child.wait(timeout=max(0, deadline - time.time()))
+    except subprocess.TimeoutExpired:
+        print("time is up", flush=True)
+    except KeyboardInterrupt:  # the child has the signal, too
+        pass
+    child.send_signal(signal.SIGTERM)
+    try:
+        return child.wait(timeout=GRACE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()
+
+
+def _pending(arguments):
+    """The tasks that are not done; asked of a child, as it needs what the wheels bring."""
+    script = (
+        "import json, sys, tasks; from pathlib import Path; print(json.dumps([{'name': t.name, "
+        "'process': t.process, 'seconds': t.seconds, 'flags': tasks.FLAGS.get("
+        "t.process.partition(':')[2])} for t in tasks.pending(Path(sys.argv[1]))]))"
+    )
+    command = [sys.executable, "-c", script, str(arguments.out)]
+    done = subprocess.run(command, env=_environment(arguments), stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+def _environment(arguments):
+    """Of the children: where modules are found, memory taken as needed, and a cache that stays."""
+    environment = dict(os.environ)
+    missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
+    site, wheels = arguments.store / "site", arguments.store / "wheels"
+    if missing and not site.exists():
+        if not wheels.is_dir():
+            raise KitError(
+                f"there is no {missing[0]}, and no wheels in {wheels}: pack with --wheels "
+                f"{sys.version_info.major}.{sys.version_info.minor}, and receive them."
+            )
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+        command += ["--target", str(site), *map(str, wheels.glob("*.whl"))]
+        if subprocess.run(command).returncode:
+            shutil.rmtree(site, ignore_errors=True)
+            raise KitError(f"the wheels in {wheels} cannot be installed; pip says why.")
+    places = [ROOT, HERE.parent, HERE, *([site] if site.exists() else [])]
+    places += [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, places))
+    environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(arguments.store / "programs"))
+    return environment
+
+
+def _paths():
+    sys.path[:0] = map(str, (ROOT, HERE.parent, HERE))
+
+
+def _sha256(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main() -> None:
+    """Parses the command and does it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(required=True)
+
+    def command(function, *options):
+        sub = commands.add_parser(function.__name__, help=function.__doc__.partition("\n")[0])
+        sub.set_defaults(function=function)
+        places = {"kit": (KIT, "what travels"), "store": (STORE, "what is kept where the GPU is")}
+        places["out"] = (OUT, "results")
+        for option in options:
+            default, text = places[option]
+            sub.add_argument(
+                f"--{option}", type=Path, default=default, help=f"{text} (default: {default})"
+            )
+        return sub
+
+    sub = command(pack, "kit")
+    sub.add_argument("--data", default="cifar100", help="data set (default: cifar100)")
+    sub.add_argument("--data-dir", type=Path, help="where a prepared copy lies")
+    sub.add_argument("--wheels", metavar="X.Y", help="Python version to bring wheels for")
+    command(receive, "kit", "store")
+    sub = command(work, "store", "out")
+    sub.add_argument("--seconds", type=float, default=600, help="time for all (default: 600)")
+    sub.add_argument("--only", nargs="+", metavar="NAME", help="tasks that begin so, as in time/")
+    sub.add_argument("--tiny", action="store_true", help="on any machine, at the smallest size")
+    command(report, "out")
+    command(reference, "store")
+    arguments = parser.parse_args()
+    try:
+        arguments.function(arguments)
+    except KitError as error:
+        raise SystemExit(f"kit: {error}") from None
+    except OSError as error:
+        raise SystemExit(f"kit: {error.filename or ''}: {error.strerror or error}") from None
+
+
+if __name__ == "__main__":
+    main()
