@@ -245,10 +245,18 @@ def main(argv: list[str] | None = None) -> None:
         more = f"; {how} goes on from the newest checkpoint" if how else ""
         print(f"lgnn: interrupted{more}", file=sys.stderr)
         _exit(130)
-    except Exception:
-        if not _is_one_of_several():
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # from JAX: a device's memory
+            cause = str(error).splitlines()[0]
+            print(
+                "lgnn: the device's memory is too small: a smaller --batch-size or --model.dtype "
+                f"bfloat16 needs less. {cause}",
+                file=sys.stderr,
+            )
+        elif not _is_one_of_several():
             raise
-        traceback.print_exc()
+        else:
+            traceback.print_exc()
         _exit(1)
 
 

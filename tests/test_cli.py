@@ -6,10 +6,12 @@ import signal
 import time
 
 import commands
+import jax
 import pytest
 
 from lgnn_jax import cli
 from lgnn_jax.config import Config
+from lgnn_jax.session import Session
 
 
 def _fails(capsys, *argv):
@@ -309,3 +311,15 @@ def test_tensorboard_needs_its_extra(folder, capsys, monkeypatch):
     said = capsys.readouterr().err
     assert said == "lgnn: --tensorboard needs tensorboardX: pip install tensorboardX.\n"
     assert not (folder / "runs").exists()
+
+
+def test_a_device_whose_memory_is_too_small(folder, capsys, monkeypatch):
+    """What JAX raises on a GPU, on two lines; the run may be called again with a smaller batch."""
+
+    def train_steps(self, *arguments):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory, 1.5GiB.\nBuffers:")
+
+    monkeypatch.setattr(Session, "train_steps", train_steps)
+    said = _fails(capsys, "train", "--config", "tiny.py")
+    assert "a smaller --batch-size or --model.dtype bfloat16 needs less" in said
+    assert said.endswith("RESOURCE_EXHAUSTED: Out of memory, 1.5GiB.")
