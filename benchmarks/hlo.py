@@ -17,7 +17,7 @@ _BITS = {"pred": 8, "bf16": 16, "s4": 4, "u4": 4}
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(\S+) = (.*)$")
 _OPCODE = re.compile(r"^(\(.*?\)|\S+) ([a-z][\w-]*)\((.*)$")
 _ARRAY = re.compile(r"\b(pred|bf16|[a-z]+\d+\w*)\[([\d,]*)\]")
-_SLICES = ("dynamic-slice", "gather", "slice")
+_SLICES = {"dynamic-slice", "gather", "slice"}
 
 
 class Instruction(NamedTuple):
@@ -128,16 +128,19 @@ def _read(inner, index, whole):
         for i in inner.values()
         if i.opcode == "parameter" and i.text.split("parameter(")[1].startswith(f"{index})")
     )
-    users, names = [], {parameter}
-    while names:  # through what is done to each element by itself
-        found = [i for i in inner.values() if names & set(i.operands)]
-        names = {i.name for i in found if i.opcode in ("bitcast", "convert", "copy")}
-        users += [i for i in found if i.name not in names]
-    if users and all(u.opcode in _SLICES for u in users):
+    # The operand under its own name, and after what is done to each element by itself.
+    users, names, new = [], set(), {parameter}
+    while new:
+        names |= new
+        found = [i for i in inner.values() if new & set(i.operands)]
+        new = {i.name for i in found if i.opcode in ("bitcast", "convert", "copy")}
+        users += [i for i in found if i.name not in new]
+    if not users or any(user.operands[0] not in names for user in users):
+        return whole
+    opcodes = {user.opcode for user in users}
+    if opcodes <= _SLICES:
         return sum(_count(u.type) for u in users) * whole // max(_count(inner[parameter].type), 1)
-    if users and all(u.opcode == "dynamic-update-slice" for u in users):
-        return 0
-    return whole
+    return 0 if opcodes == {"dynamic-update-slice"} else whole
 
 
 def _count(type_: str) -> int:
