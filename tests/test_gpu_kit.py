@@ -127,7 +127,7 @@ def test_a_kit_that_is_killed_three_times_has_the_same_results_in_the_end(tmp_pa
 
     def results(name, kills=()):
         out = tmp_path / name / "out"
-        only = ["machine", "smoke", "filter", "time", "profile", "table", "flags"]
+        only = ["machine", "smoke", "filter", "time", "profile", "table", "together/in", "flags"]
         command = ["work", "--tiny", "--seconds", "3600", "--store", tmp_path / name / "store"]
         command += ["--out", out, "--only", *only]
         for seconds in kills:

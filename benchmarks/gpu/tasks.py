@@ -40,7 +40,7 @@ class Task(NamedTuple):
     """An entry of the list."""
 
     name: str
-    process: str  # "jax", "pytorch", or "jax:" and a name of FLAGS
+    process: str  # "jax", "pytorch", "jax:" and a name of FLAGS, or "alone": it starts its own
     seconds: float  # on an H200; with less time left it is not begun
     run: Callable[["Kit"], dict[str, Any]]
 
@@ -89,6 +89,15 @@ def tasks() -> list[Task]:
         *(_pytorch(bfloat16, mode) for mode in MODES),
         Task(f"profile/{bfloat16}", "jax", 25, lambda kit: profile(kit, bfloat16)),
         *(_row("vgg11_cifar100", v, s, 45) for s in SEEDS for v in VARIANTS),
+        *(
+            Task(
+                f"together/{name}/{bfloat16}",
+                "alone",
+                60,
+                lambda kit, shared=shared: together(kit, bfloat16, 2, shared=shared),
+            )
+            for name, shared in (("in-turn", False), ("at-once", True))
+        ),
         *_timed(float32, forms=("auto", "matmul")),
         *(_pytorch(float32, mode) for mode in MODES),
         *(
@@ -359,6 +368,88 @@ def _call(session, count):
     return call, count * (j - i)
 
 
+def together(kit: Kit, case: str, count: int, *, shared: bool) -> dict[str, Any]:
+    """Steps a second of several runs on one GPU, each a process, added up; of one alone too.
+
+    With `shared` they run under NVIDIA's multi-process service, which lets kernels of several
+    processes run at once; without it the GPU takes turns.
+    """
+    import contextlib
+    import shutil
+    import subprocess
+    import tempfile
+
+    if shared and shutil.which("nvidia-cuda-mps-control") is None:
+        raise TaskError("there is no nvidia-cuda-mps-control here.")
+    script = (
+        "import sys, tasks; from pathlib import Path; print(tasks.steps_a_second(tasks.Kit("
+        "Path(sys.argv[1]), sys.argv[2] == 'True'), sys.argv[3], Path(sys.argv[4]), "
+        "int(sys.argv[5])))"
+    )
+
+    def rates(processes, environment):
+        with tempfile.TemporaryDirectory() as meeting:
+            arguments = [str(kit.store), str(kit.tiny), case, meeting, str(processes)]
+            running = [
+                subprocess.Popen(
+                    [sys.executable, "-c", script, *arguments],
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                for _ in range(processes)
+            ]
+            said = [process.communicate()[0] for process in running]
+        if any(process.returncode for process in running):
+            raise TaskError(f"one of {processes} processes ended with an error.")
+        return [float(text.splitlines()[-1]) for text in said]
+
+    with contextlib.ExitStack() as stack:
+        environment = dict(os.environ)
+        if shared:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            environment |= {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+            control = ["nvidia-cuda-mps-control"]
+            subprocess.run([*control, "-d"], env=environment, check=True)
+            stop = {"input": "quit\n", "text": True, "env": environment}
+            stack.callback(subprocess.run, control, **stop)
+        alone = rates(1, environment)
+        found = rates(count, environment)
+    added = sum(found)
+    return {
+        "timing": {
+            "alone": round(alone[0], 1),
+            "together": [round(rate, 1) for rate in found],
+            "added_up": round(added, 1),
+            "ms": {"alone": round(1e3 / alone[0], 4), f"{count} together": round(1e3 / added, 4)},
+        }
+    }
+
+
+def steps_a_second(kit: Kit, case: str, meeting: Path, processes: int) -> float:
+    """Trains for some seconds once all processes are ready, which they tell by a file each."""
+    import jax
+
+    from lgnn_jax import compilation
+    from lgnn_jax.session import Session
+
+    compilation.prepare()
+    session = Session(kit.config(case), kit.dataset, jax.devices()[:1])
+    call, steps = _call(session, 1)
+    call()
+    (meeting / str(os.getpid())).touch()
+    patience = time.time() + 120
+    while len(list(meeting.iterdir())) < processes:
+        if time.time() > patience:
+            raise TaskError("another process did not come.")
+        time.sleep(0.01)
+    started, made = time.perf_counter(), 0
+    while (seconds := time.perf_counter() - started) < (1 if kit.tiny else 8):
+        call()
+        made += steps
+    return made / seconds
+
+
 def profile(kit: Kit, case: str) -> dict[str, Any]:
     """The kernels of a filtered step by the time they take, from one call under the profiler."""
     import collections
@@ -468,7 +559,7 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     kit = Kit(arguments.store, arguments.tiny)
-    if arguments.process != "pytorch":
+    if arguments.process.startswith("jax"):
         from lgnn_jax import compilation
 
         compilation.prepare()
