@@ -150,7 +150,7 @@ def lower_step(
 ) -> jax.stages.Lowered:
     """Returns the pmapped training step of a run, lowered for devices from shapes alone.
 
-    With `steps` it is the call of so many steps that GPUs and TPUs make.
+    With `steps` it is the call of so many steps that GPUs make.
     """
     planned = plan(config, info)
     tx = build_optimizer(config, planned.shapes, planned.steps_per_epoch)

@@ -5,8 +5,7 @@
         [--methods auto separable] [--output tpu.json]
 
 The compiler runs on any x86-64 Linux machine; no TPU is needed, and nothing is run or timed. Each
-program takes it a few minutes. Figures are for one chip and one step, among the many of a call, at
-10^9 bytes a GB.
+program takes it a few minutes. Figures are for one chip, at 10^9 bytes a GB.
 """
 
 import dataclasses
@@ -34,7 +33,6 @@ from lgnn_jax.config import Config, Som
 from lgnn_jax.filtering import Method
 
 METHODS = ("auto", "matmul", "conv", "separable", "banded")
-_STEPS = 78  # of a call, as in an epoch of CIFAR at batch 128
 COLUMNS = [
     "network, batch",
     "chips",
@@ -98,15 +96,13 @@ def main(arguments: Arguments) -> None:
 
 
 def compile_step(config: Config, devices: list[jax.Device]) -> dict[str, float | bool]:
-    """Compiles a call of many steps of a run on CIFAR-100 from shapes alone.
-
-    The compiler's figures count what is in a loop once.
+    """Compiles the whole step of a run on CIFAR-100 from shapes alone.
 
     Returns:
       Whether it "fits"; if so "bytes_accessed", "peak_bytes" and "all_reduces", otherwise
       "peak_bytes" if the compiler says what it would need.
     """
-    lowered = lower_step(config, cifar(32), devices, steps=_STEPS)
+    lowered = lower_step(config, cifar(32), devices)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:

@@ -57,6 +57,12 @@ def test_the_steps_of_a_call(steps, most, expected):
     assert session_lib._even_share(steps, most) == expected
 
 
+@pytest.mark.parametrize("size", [0, STEPS + 1])
+def test_more_steps_a_call_than_there_are(tiny_config, tiny_dataset, size):
+    with pytest.raises(RunError, match=f"steps_per_call must be at least 1 and at most 6.*{size}"):
+        Session(tiny_config, tiny_dataset, jax.devices()[:1], steps_per_call=size)
+
+
 @pytest.mark.parametrize("size", [1, 2, 4, 5, 6])
 @pytest.mark.parametrize("start", range(STEPS + 1))
 def test_calls_make_each_step_once_and_by_the_same_program_wherever_they_begin(
