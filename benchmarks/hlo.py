@@ -13,8 +13,9 @@ from typing import NamedTuple
 # Operations that start nothing on the device.
 _FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "iota"}
 _CALLS = {"call", "while", "conditional", "async-start", "async-done"}
+_WORKSPACE = re.compile(r", [su]8\[\d*\](\{[\d:A-Z()]*\})?\)$")
 _BITS = {"pred": 8, "bf16": 16, "s4": 4, "u4": 4}
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(\S+) = (.*)$")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%(\S+) = (.*)$")
 _OPCODE = re.compile(r"^(\(.*?\)|\S+) ([a-z][\w-]*)\((.*)$")
 _ARRAY = re.compile(r"\b(pred|bf16|[a-z]+\d+\w*)\[([\d,]*)\]")
 _SLICES = {"dynamic-slice", "gather", "slice"}
@@ -28,6 +29,7 @@ class Instruction(NamedTuple):
     opcode: str
     operands: list[str]
     text: str
+    is_root: bool  # whether it is the computation's result
 
 
 class Kernel(NamedTuple):
@@ -61,11 +63,12 @@ def _parse(text):
             entry = name if line.startswith("ENTRY") else entry
             current = computations[name] = {}
         elif (found := _INSTRUCTION.match(line)) and current is not None:
-            parts = _OPCODE.match(found[2])
+            is_root, name, text = found.groups()
+            parts = _OPCODE.match(text)
             if parts is None:
                 continue
             operands = re.findall(r"%([\w.-]+)", parts[3].split("), ")[0])
-            current[found[1]] = Instruction(found[1], parts[1], parts[2], operands, found[2])
+            current[name] = Instruction(name, parts[1], parts[2], operands, text, bool(is_root))
     if entry is None:
         raise ValueError("the text has no ENTRY computation: pass compiled.as_text().")
     return computations, entry
@@ -88,7 +91,8 @@ def _kernels(computations, name, times) -> Iterator[Kernel]:
 
 def _called(instruction):
     """The computations that an instruction runs, but for a loop's condition."""
-    found = re.findall(r"\b(?:to_apply|body|calls)=%?([\w.-]+)", instruction.text)
+    names = "to_apply|body|calls|true_computation"  # of branches the first, as if it were taken
+    found = re.findall(rf"\b(?:{names})=%?([\w.-]+)", instruction.text)
     if branches := re.search(r"branch_computations=\{([^}]*)\}", instruction.text):
         found += re.findall(r"[\w.-]+", branches[1])[:1]
     return found
@@ -105,8 +109,10 @@ def _bytes(computations, body, instruction):
     called = re.search(r"calls=%?([\w.-]+)", instruction.text)
     inner = computations[called[1]] if instruction.opcode == "fusion" and called else None
     total = _size(instruction.type)
-    if inner is not None and (root := _updated(inner)) is not None:
-        total -= _size(root.type) - _size(inner[root.operands[1]].type)
+    if instruction.opcode == "custom-call":  # what the library needs for itself comes last
+        total = _size(_WORKSPACE.sub(")", instruction.type))
+    for update in _updates(inner) if inner else []:
+        total -= _size(update.type) - _size(inner[update.operands[1]].type)
     for i, name in enumerate(instruction.operands):
         if name not in body:
             continue
@@ -115,10 +121,11 @@ def _bytes(computations, body, instruction):
     return total
 
 
-def _updated(inner):
-    """The dynamic-update-slice that writes a part of a fusion's output in place, if it does."""
-    found = [i for i in inner.values() if i.opcode == "dynamic-update-slice"]
-    return found[0] if len(found) == 1 else None
+def _updates(inner):
+    """The dynamic-update-slices that write a part of a fusion's results, in their place."""
+    (root,) = (i for i in inner.values() if i.is_root)
+    results = [inner[name] for name in root.operands] if root.opcode == "tuple" else [root]
+    return [result for result in results if result.opcode == "dynamic-update-slice"]
 
 
 def _read(inner, index, whole):
@@ -137,10 +144,9 @@ def _read(inner, index, whole):
         users += [i for i in found if i.name not in new]
     if not users or any(user.operands[0] not in names for user in users):
         return whole
-    opcodes = {user.opcode for user in users}
-    if opcodes <= _SLICES:
+    if all(user.opcode in _SLICES for user in users):
         return sum(_count(u.type) for u in users) * whole // max(_count(inner[parameter].type), 1)
-    return 0 if opcodes == {"dynamic-update-slice"} else whole
+    return 0 if all(user in _updates(inner) for user in users) else whole
 
 
 def _count(type_: str) -> int:

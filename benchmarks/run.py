@@ -127,7 +127,7 @@ def _train(arguments):
     images = dataclasses.replace(config.data, name=arguments.data)
     config = dataclasses.replace(config, data=images, variant="constant")
     dataset = data.load(arguments.data, arguments.data_dir, train_images=images.train_images)
-    session = Session(config, dataset, jax.devices()[:1])
+    session = Session(config, dataset, jax.devices()[:1], steps_per_call=1)
     steps_per_epoch = session.plan.steps_per_epoch
     session.plan = session.plan._replace(steps_per_epoch=arguments.steps)
     session.compile()

@@ -246,13 +246,15 @@ def main(argv: list[str] | None = None) -> None:
         print(f"lgnn: interrupted{more}", file=sys.stderr)
         _exit(130)
     except Exception as error:
-        if "RESOURCE_EXHAUSTED" in str(error):  # from JAX: a device's memory
+        if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
             cause = str(error).splitlines()[0]
-            print(
-                "lgnn: the device's memory is too small: a smaller --batch-size or --model.dtype "
-                f"bfloat16 needs less. {cause}",
-                file=sys.stderr,
-            )
+            advice = ""
+            if argv[:1] == ["train"]:
+                advice = (
+                    " A smaller --batch-size or --model.dtype bfloat16 needs less; it is another "
+                    "run, with another --run-dir."
+                )
+            print(f"lgnn: the device's memory is too small: {cause}{advice}", file=sys.stderr)
         elif not _is_one_of_several():
             raise
         else:

@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-# Some of a GPU's kernels add in any order. Without them a resumed run ends with the same bits.
+# Some of a GPU's kernels add in any order, and give other bits each time.
 _FLAG = "--xla_gpu_exclude_nondeterministic_ops"
 _MOST_BYTES = 2**31
 
@@ -20,6 +20,9 @@ def prepare() -> None:
     (`$XDG_CACHE_HOME` or `~/.cache`). `JAX_ENABLE_COMPILATION_CACHE=false` turns that off. GPU
     kernels whose results vary are excluded, unless `XLA_FLAGS` says otherwise. A folder that cannot
     be written to is warned of, and nothing is kept.
+
+    On a GPU a resumed run ends with the same bits for both reasons. XLA chooses among kernels by
+    timing them: a program that is compiled anew, on another machine, say, may have others.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if _FLAG not in flags:
@@ -29,20 +32,25 @@ def prepare() -> None:
 
     if not jax.config.jax_enable_compilation_cache or jax.config.jax_compilation_cache_dir:
         return
-    folder = _default_folder()
     try:
+        folder = _default_folder()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter where there is no home
+        if isinstance(error, OSError):
+            why = f"{error.filename or folder} cannot be written to ({error.strerror})"
+        else:
+            why = "there is no home directory"
         warnings.warn(
-            f"compiled programs are not kept: {folder} cannot be written to ({error.strerror}); "
-            "JAX_COMPILATION_CACHE_DIR names another folder",
+            f"compiled programs are not kept: {why}; JAX_COMPILATION_CACHE_DIR names another "
+            "folder",
             stacklevel=2,
         )
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
+    if jax.config.jax_compilation_cache_max_size == -1:
+        jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
 
 
 def _default_folder() -> Path:

@@ -82,7 +82,7 @@ class Dataset:
     @property
     def info(self) -> Info:
         """What can be known without the images."""
-        return Info(self.train_images.shape[1:], self.class_names, len(self.train_images))
+        return Info(self.train_images.shape[1:], tuple(self.class_names), len(self.train_images))
 
 
 def describe(

@@ -53,9 +53,9 @@ def low_pass(
     Returns:
       An array of the shape and dtype of `x`, computed in float32 (float64 for float64). On TPUs
       "auto" rounds `x` to bfloat16, some 0.2 % of it, as JAX there rounds the operands of the
-      convolution that computed the gradient. On GPUs it keeps float32's accuracy for float32, in
-      three TF32 products where the GPU has them; for bfloat16 and float16 it takes one, which is
-      exact for `x` and rounds the filter's weights by 0.05 % at most. On both
+      convolution that computed the gradient. On GPUs it keeps float32's accuracy for float32, to
+      some 1e-6 in three TF32 products where the GPUs at hand have them; for bfloat16 and float16 it
+      takes one, which is exact for `x` and rounds the filter's weights by 0.1 % at most. On both
       `jax_default_matmul_precision`, where it is set, decides instead, for `x` and the filter's
       weights alike ("float32" rounds neither). What is not finite in `x` may spread beyond its
       window, and to another map.
@@ -269,10 +269,11 @@ def _fastest(x, dims, taps, padding, axis, *, given):
     benchmarks/tpu.py`) 1.36 GB of memory traffic without the filter, 1.41 so, 1.49 with float32
     throughout, 3.08 with separable.
 
-    GPUs: VGG-11 in bfloat16, batch 128, on one H200, medians of 7: .881 ms a step without the
-    filter, .945 with products in TF32, 1.09 in float32, 1.28 with shifts. For an H100 the compiler
-    puts one product for all layers of a size, and adds 5 % to the step's memory traffic (an
-    estimate; `python benchmarks/h100.py`).
+    GPUs: VGG-11 in bfloat16, batch 128, on one H200, by hand, medians of 7: .881 ms a step without
+    the filter, .945 with products in TF32, 1.09 in float32, 1.28 with shifts (`benchmarks/gpu` is
+    there to measure it again). For an H100 the compiler puts one product for all layers of a size,
+    and adds 5 % to the step's memory traffic (an estimate; `python benchmarks/h100.py`). How many
+    products float32 takes depends on the GPUs at hand, as no compiler target names them here.
 
     `given` is the dtype that the gradient had before it was converted to that of `x`.
     """
@@ -294,9 +295,9 @@ def _fastest(x, dims, taps, padding, axis, *, given):
 def _gpu_precision(given):
     """How a GPU multiplies, to lose nothing of a gradient of a type.
 
-    TF32 has 11 bits of mantissa, bfloat16 8 and float16 11: of such a gradient it loses nothing,
-    and the filter's weights are off by less than the result is rounded. Of float32 nothing is lost
-    in three products of TF32, which take half the time of one in float32, where there are any.
+    TF32 has 11 bits of mantissa, as float16 has, and bfloat16 8: of such a gradient it loses
+    nothing. The filter's weights lose as much as the result does in float16, an eighth of it in
+    bfloat16. Three products of TF32 keep 22 of float32's 24 bits.
     """
     if jnp.finfo(given).bits < 32:
         return lax.Precision.DEFAULT

@@ -119,7 +119,7 @@ class Session:
       parameter_names: paths of the parameters, in their order.
       learning_rates: float32 `(epochs,)`.
       sigmas: float32 `(epochs,)`, widths of the neighbourhood; 0 for the baseline.
-      steps_per_call: so many steps `train_steps` makes in one call: up to 100 on GPUs, 1 on others.
+      steps_per_call: so many steps `train_steps` makes in one call: up to 50 on GPUs, 1 on others.
     """
 
     def __init__(
@@ -176,6 +176,7 @@ class Session:
             *(tuple(x.tolist()) for x in data.statistics(dataset.train_images)),
             tuple(devices),
             steps_per_call > 1,
+            jax.config.jax_default_prng_impl,
         )
         self.initial_state = init_state(
             self.plan.model, self._programs.tx, dataset.info.image_shape, np.int32(config.seed)
@@ -286,21 +287,24 @@ class Session:
 def _most_steps_per_call(device: jax.Device) -> int:
     """On a GPU a step starts more than a hundred kernels, and one call for many of them is fast.
 
-    100 steps of VGG-11 take a tenth of a second there: long beside the start of a call, and short
-    for one who waits for a signal to be answered. In a loop XLA's convolutions are 20 to 50 times
-    as slow on CPUs, and on one TPU chip VGG-11's filtered step in float32 moves 1.56 GB instead of
-    1.42, by the compiler's figures.
+    50 steps of VGG-11 take 50 ms on an H200, long beside the start of a call. A signal is answered
+    after a call, so a slow network on a slow GPU keeps it waiting. In a loop XLA's convolutions are
+    20 to 50 times as slow on CPUs, and on one TPU chip VGG-11's filtered step in float32 moves 1.56
+    GB instead of 1.42, by the compiler's figures.
     """
-    return 1 if device.platform in ("cpu", "tpu") else 100
+    return 1 if device.platform in ("cpu", "tpu") else 50
 
 
 def _even_share(steps: int, most: int) -> int:
-    """The steps of a call, `most` or not much fewer: a divisor, if there is one, of all `steps`.
+    """The steps of a call: at most `most`, and a divisor of all `steps`, if there is one near.
 
     Otherwise some steps are left, which take a program of their own.
     """
     calls = -(-steps // most)
     return steps // next((n for n in range(calls, 2 * calls) if steps % n == 0), calls)
+
+
+_MOST_PROGRAMS = 8
 
 
 def _shared(config: Config, steps_per_call: int) -> str:
@@ -315,7 +319,7 @@ def _shared(config: Config, steps_per_call: int) -> str:
     return to_json(dataclasses.replace(config, **fields))
 
 
-@functools.lru_cache(maxsize=8)
+@functools.cache
 def _programs(
     text: str,
     info: data.Info,
@@ -323,7 +327,18 @@ def _programs(
     deviation: tuple[float, ...],
     devices: tuple[jax.Device, ...],
     many: bool,
+    prng: str,
 ) -> _Programs:
+    """Makes the programs, if there are none; what they depend on are the arguments.
+
+    But for `prng`, JAX's own caches see to that for its settings.
+    """
+    del prng
+    if _programs.cache_info().currsize >= _MOST_PROGRAMS:
+        # JAX keeps what it has compiled, wherever else it was dropped. A sweep of a hundred
+        # settings would fill the memory, some 80 MB for each.
+        _programs.cache_clear()
+        jax.clear_caches()
     config = from_json(text)
     model, shapes, _, steps_per_epoch = plan(config, info)
     tx = optimizer.build_optimizer(config, shapes, steps_per_epoch)

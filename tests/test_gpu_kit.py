@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,16 +34,15 @@ def packed(pieces, tiny_dataset, tmp_path, monkeypatch):
     return tmp_path / "kit"
 
 
-def _kit(*argv, **options):
+def _kit(*argv, script=GPU / "kit.py"):
     """Starts the kit; its children are of its process group."""
     return subprocess.Popen(
-        [sys.executable, str(GPU / "kit.py"), *map(str, argv)],
+        [sys.executable, str(script), *map(str, argv)],
         env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        **options,
     )
 
 
@@ -91,6 +91,10 @@ def test_grey_images_are_refused(pieces, tiny_dataset, tmp_path):
         pieces.pack(dataclasses.replace(tiny_dataset, **grey), tmp_path)
 
 
+def _lines(out):
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
 def test_what_is_done_is_not_done_again_and_what_failed_is(tmp_path):
     """The first tasks; a result that is torn, and one that failed, are made again."""
     out, store = tmp_path / "out", tmp_path / "store"
@@ -98,27 +102,102 @@ def test_what_is_done_is_not_done_again_and_what_failed_is(tmp_path):
     process = _kit(*command)
     said = process.communicate()[0]
     assert process.returncode == 0, said
-    results = out / "results.jsonl"
-    lines = results.read_text().splitlines()
-    assert [json.loads(line)["task"] for line in lines] == ["machine", "smoke/forms"]
+    found = [(line["task"], line["status"]) for line in _lines(out)]
+    expected = [(task, s) for task in ("machine", "smoke/forms") for s in ("begun", "done")]
+    assert found == expected
     assert "relative error: auto, float32" in said
     failed = {"task": "machine", "status": "failed", "why": "it was unplugged"}
-    results.write_text(json.dumps(failed) + "\n" + lines[1][:40])
+    results, torn = out / "results.jsonl", json.dumps(_lines(out)[-1])[:40]
+    results.write_text(json.dumps(failed) + "\n" + torn)
     said = _kit("report", "--out", out).communicate()[0]
     assert "machine failed: it was unplugged" in said
     _kit(*command).communicate()
-    again = results.read_text().splitlines()
-    assert [json.loads(line)["task"] for line in again[2:]] == ["machine", "smoke/forms"]
+    assert results.read_text().splitlines()[1] == torn
+    results.write_text(results.read_text().replace(torn + "\n", ""))
+    assert [(line["task"], line["status"]) for line in _lines(out)[1:]] == expected
     before = results.read_bytes()
     _kit(*command).communicate()
     assert results.read_bytes() == before
+
+
+@pytest.fixture
+def with_tasks(monkeypatch, tmp_path):
+    """Returns a function that works down a list of other tasks; it gives what is said, and lines.
+
+    They are written as Python, `name: body`, and take the place of those of tasks.py.
+    """
+
+    def start(bodies, *options):
+        folder = tmp_path / "gpu"
+        shutil.copytree(GPU, folder, dirs_exist_ok=True)
+        text = (GPU / "tasks.py").read_text()
+        functions = "".join(f"def _{name}(kit):\n    {body}\n" for name, body in bodies.items())
+        listed = ", ".join(f"Task('{name}', 'alone', 0, _{name})" for name in bodies)
+        main = text.index("if __name__")
+        replaced = f"{functions}\ndef tasks():\n    return [{listed}]\n\n"
+        (folder / "tasks.py").write_text(text[:main] + replaced + text[main:])
+        command = ["work", "--tiny", "--store", tmp_path / "store", "--out", tmp_path / "out"]
+        return _kit(*command, *options, script=folder / "kit.py")
+
+    return start
+
+
+def test_a_task_that_ends_its_process_costs_no_other_task(with_tasks, tmp_path):
+    process = with_tasks(
+        {"one": "return {}", "two": "os.abort()", "three": "1 / 0", "four": "return {'a': 4}"}
+    )
+    said = process.communicate()[0]
+    assert process.returncode == 1
+    assert "two: its process ended with status -6" in said
+    last = {line["task"]: line for line in _lines(tmp_path / "out")}
+    statuses = {"one": "done", "two": "failed", "three": "failed", "four": "done"}
+    assert {name: line["status"] for name, line in last.items()} == statuses
+    assert last["three"]["why"] == "ZeroDivisionError: division by zero"
+    assert "2 tasks are left: two, three" in said
+
+
+@pytest.mark.parametrize("how", ["time", signal.SIGTERM, signal.SIGINT])
+def test_what_is_under_way_is_asked_to_end(with_tasks, tmp_path, how):
+    """By an exception in the task; then tables are printed. The next call begins it again."""
+    mark = tmp_path / "ended"
+    body = f"""
+    try:
+        time.sleep(60)
+    finally:
+        Path({str(mark)!r}).touch()"""
+    seconds = "4" if how == "time" else "60"
+    started = time.time()
+    process = with_tasks({"one": "return {}", "long": body}, "--seconds", seconds)
+    if how != "time":
+        while '"long"' not in _text(tmp_path / "out" / "results.jsonl"):
+            time.sleep(0.1)
+        if how == signal.SIGINT:  # from a terminal, to all of its processes
+            os.killpg(process.pid, how)
+        else:
+            process.send_signal(how)
+    said = process.communicate()[0]
+    assert time.time() - started < 30
+    assert mark.exists()
+    if how == signal.SIGTERM:
+        assert process.returncode == 143
+    else:
+        assert "1 tasks are left: long" in said
+    assert [line["status"] for line in _lines(tmp_path / "out")] == ["begun", "done", "begun"]
+    again = with_tasks({"one": "1 / 0", "long": "return {}"})
+    said = again.communicate()[0]
+    assert again.returncode == 0, said
+
+
+def _text(path):
+    return path.read_text() if path.exists() else ""
 
 
 def test_without_a_gpu_the_kit_says_so_and_stops(tmp_path):
     process = _kit("work", "--store", tmp_path / "store", "--out", tmp_path / "out")
     said = process.communicate()[0]
     assert "machine: JAX finds no GPU: install jax[cuda12]" in said
-    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 1
+    assert process.returncode == 1
+    assert {line["task"] for line in _lines(tmp_path / "out")} == {"machine"}
 
 
 @pytest.mark.soak

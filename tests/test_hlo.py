@@ -32,6 +32,7 @@ PROGRAM = """HloModule jit_f, is_scheduled=true
   %y = (bf16[10,20]{1,0}, u8[64]{0}) custom-call(%x, %weights), custom_call_target="__cublas$gemm"
   %last = f32[1]{0} fusion(%x), kind=kLoop, calls=%fused_slice.1
   %new = f32[5]{0} fusion(%sums, %last, %i), kind=kLoop, calls=%fused_write
+  %sum = f32[] fusion(%new, %last, %i), kind=kInput, calls=%fused_sum
   ROOT %t = (s32[], u8[1000,30]{1,0}, bf16[30,20]{1,0}, f32[5]{0}) tuple(%i, %images, %weights, %new)
 }
 
@@ -39,6 +40,14 @@ PROGRAM = """HloModule jit_f, is_scheduled=true
   %param_0.2 = f32[10,30]{1,0} parameter(0)
   %b = f32[300]{0} bitcast(%param_0.2)
   ROOT %s = f32[1]{0} slice(%b), slice={[0:1]}
+}
+
+%fused_sum (param_0.3: f32[5], param_1.3: f32[1], param_2.3: s32[]) -> f32[] {
+  %param_0.3 = f32[5]{0} parameter(0)
+  %param_1.3 = f32[1]{0} parameter(1)
+  %param_2.3 = s32[] parameter(2)
+  %update.1 = f32[5]{0} dynamic-update-slice(%param_0.3, %param_1.3, %param_2.3)
+  ROOT %reduce = f32[] reduce(%update.1), to_apply=%add
 }
 
 %cond (p.1: (s32[], u8[1000,30], bf16[30,20], f32[5])) -> pred[] {
@@ -69,10 +78,12 @@ def test_bytes_of_kernels_in_and_out_of_a_loop(hlo):
         "copy.1": ("copy", 2 * 64, 1),
         # 10 x 30 of the images, a byte each; their place; and what is written, 4 bytes each
         "x": ("fusion", 300 + 4 + 1200, 5),
-        "y": ("custom-call", 1200 + 1200 + 400 + 64, 5),
+        "y": ("custom-call", 1200 + 1200 + 400, 5),  # not the library's own 64
         "last": ("fusion", 4 + 4, 5),
         # an element is written in its place: read, and its place, and written
         "new": ("fusion", 0 + 4 + 4 + 4, 5),
+        # the same within a sum: all of the array is read, but for the element, and a number written
+        "sum": ("fusion", 20 + 4 + 4 + 4, 5),
     }
 
 

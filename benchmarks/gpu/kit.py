@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -87,7 +88,7 @@ def receive(arguments: argparse.Namespace) -> None:
 
 
 def work(arguments: argparse.Namespace) -> int:
-    """Works down the list until the time is up; returns how many tasks are left.
+    """Works down the list until the time is up; returns how many tasks failed.
 
     Each kind of process does its tasks in a child, so that what one breaks is not another's.
     """
@@ -95,31 +96,35 @@ def work(arguments: argparse.Namespace) -> int:
     arguments.store.mkdir(parents=True, exist_ok=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
     environment = _environment(arguments)
-    tried = set()
-    while True:
-        todo = [t for t in _pending(arguments) if t["name"] not in tried]
-        if arguments.only:
-            todo = [t for t in todo if t["name"].startswith(tuple(arguments.only))]
-        if not arguments.tiny:
-            todo = [t for t in todo if time.time() + t["seconds"] <= deadline]
-        if not todo or time.time() > deadline:
-            break
-        process = todo[0]["process"]
-        # Those that follow in the list and need the same kind of process.
-        names = []
-        for task in todo:
-            if task["process"] != process:
+    _paths()
+    import tasks
+
+    # By then children are asked to stop; what they write meanwhile is in the time, too.
+    stop = deadline - min(GRACE, arguments.seconds / 4)
+    tried, failed = set(), []
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        while True:
+            todo = [task for task in tasks.pending(arguments.out) if task.name not in tried]
+            if arguments.only:
+                todo = [task for task in todo if task.name.startswith(tuple(arguments.only))]
+            if not arguments.tiny:
+                todo = [task for task in todo if time.time() + task.seconds <= stop]
+            if not todo or time.time() > stop or "machine" in failed:
                 break
-            names.append(task["name"])
-        tried |= set(names)
-        flags = {"XLA_FLAGS": todo[0]["flags"]} if todo[0]["flags"] else {}
-        status = _child(arguments, process, names, environment | flags, deadline)
-        if status != 0 and names[0] == "machine":
-            break
-    left = [t["name"] for t in _pending(arguments)]
+            # Those that follow in the list and need the same kind of process.
+            _, group = next(itertools.groupby(todo, key=lambda task: task.process))
+            begun = _child(arguments, list(group), environment, stop)
+            tried |= begun
+            outcomes = tasks.done(arguments.out)
+            failed += [name for name in begun if outcomes.get(name, {}).get("status") == "failed"]
+    except KeyboardInterrupt:
+        failed.append("interrupted")
     report(arguments)
-    print(f"\n{len(left)} tasks are left" + (f": {', '.join(left[:5])} ..." if left else ""))
-    return len(left)
+    left = [task.name for task in tasks.pending(arguments.out)]
+    names = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
+    print(f"\n{len(left)} tasks are left" + (f": {names}" if left else ""))
+    return len(failed)
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -146,35 +151,61 @@ def reference(arguments: argparse.Namespace) -> None:
     (HERE / "reference.json").write_text(json.dumps(found) + "\n")
 
 
-def _child(arguments, process, names, environment, deadline):
-    """Runs tasks in a process of their own, and stops it when the time is up; its exit status."""
+def _child(arguments, todo, environment, stop):
+    """Does tasks in a process of their own, until it is to stop; returns those that were begun.
+
+    A task whose process ends in the middle, or that takes far too long, has failed.
+    """
+    import tasks
+
+    process, seconds = todo[0].process, {task.name: task.seconds for task in todo}
+    if flags := tasks.FLAGS.get(process.partition(":")[2]):
+        flags = f"{environment.get('XLA_FLAGS', '')} {flags}".strip()
+        environment = environment | {"XLA_FLAGS": flags}
     command = [sys.executable, str(HERE / "tasks.py"), process, str(arguments.store)]
-    command += [str(arguments.out), str(deadline), *names]
-    child = subprocess.Popen(command + ["--tiny"] * arguments.tiny, env=environment)
+    command += [str(arguments.out), str(stop), *seconds] + ["--tiny"] * arguments.tiny
+    before = len(tasks.entries(arguments.out))
+    child = subprocess.Popen(command, env=environment)
+    why = None
     try:
-        return child.wait(timeout=max(0, deadline - time.time()))
-    except subprocess.TimeoutExpired:
-        print("time is up", flush=True)
-    except KeyboardInterrupt:  # the child has the signal, too
-        pass
-    child.send_signal(signal.SIGTERM)
+        while child.poll() is None and why is None:
+            time.sleep(0.2)
+            if time.time() > stop:
+                why = "time is up"
+            elif (last := tasks.entries(arguments.out)[before:]) and last[-1]["status"] == "begun":
+                task = last[-1]["task"]
+                if time.time() - last[-1]["time"] > 60 + 5 * seconds[task]:
+                    why = "it took too long"
+    except KeyboardInterrupt:  # the child has the signal, too: a second one would end it at once
+        _wait(child)
+        raise
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            _wait(child)
+    if why == "time is up":
+        print(why, flush=True)
+    mine = tasks.entries(arguments.out)[before:]
+    begun = {entry["task"] for entry in mine}
+    unfinished = bool(mine) and mine[-1]["status"] == "begun"
+    if child.returncode and why != "time is up":
+        why = why or f"its process ended with status {child.returncode}"
+        # If none was begun, the first one is to blame: the process did not come so far.
+        name = mine[-1]["task"] if unfinished else next(n for n in seconds if n not in begun)
+        tasks.write(arguments.out, {"task": name, "status": "failed", "why": why})
+        print(f"{name}: {why}", flush=True)
+        begun.add(name)
+    elif why != "time is up":
+        begun = set(seconds)  # those that it passed over, for want of time, too
+    return begun
+
+
+def _wait(child):
     try:
-        return child.wait(timeout=GRACE)
+        child.wait(timeout=GRACE)
     except subprocess.TimeoutExpired:
         child.kill()
-        return child.wait()
-
-
-def _pending(arguments):
-    """The tasks that are not done; asked of a child, as it needs what the wheels bring."""
-    script = (
-        "import json, sys, tasks; from pathlib import Path; print(json.dumps([{'name': t.name, "
-        "'process': t.process, 'seconds': t.seconds, 'flags': tasks.FLAGS.get("
-        "t.process.partition(':')[2])} for t in tasks.pending(Path(sys.argv[1]))]))"
-    )
-    command = [sys.executable, "-c", script, str(arguments.out)]
-    done = subprocess.run(command, env=_environment(arguments), stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
+        child.wait()
 
 
 def _environment(arguments):
@@ -188,11 +219,13 @@ def _environment(arguments):
                 f"there is no {missing[0]}, and no wheels in {wheels}: pack with --wheels "
                 f"{sys.version_info.major}.{sys.version_info.minor}, and receive them."
             )
+        begun = site.with_name("site.begun")
+        shutil.rmtree(begun, ignore_errors=True)
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
-        command += ["--target", str(site), *map(str, wheels.glob("*.whl"))]
+        command += ["--target", str(begun), *map(str, wheels.glob("*.whl"))]
         if subprocess.run(command).returncode:
-            shutil.rmtree(site, ignore_errors=True)
             raise KitError(f"the wheels in {wheels} cannot be installed; pip says why.")
+        begun.rename(site)
     places = [ROOT, HERE.parent, HERE, *([site] if site.exists() else [])]
     places += [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
     environment["PYTHONPATH"] = os.pathsep.join(map(str, places))
@@ -240,7 +273,7 @@ def main() -> None:
     command(reference, "store")
     arguments = parser.parse_args()
     try:
-        arguments.function(arguments)
+        sys.exit(1 if arguments.function(arguments) else 0)
     except KitError as error:
         raise SystemExit(f"kit: {error}") from None
     except OSError as error:

@@ -10,7 +10,7 @@ from tasks import done
 def report(out: Path) -> str:
     """Returns tables of all results in a folder, and what failed."""
     entries = {name: e for name, e in done(out).items() if e["status"] == "done"}
-    failed = [(name, e["why"]) for name, e in done(out).items() if e["status"] != "done"]
+    failed = [(name, e["why"]) for name, e in done(out).items() if e["status"] == "failed"]
     parts = []
     if "machine" in entries:
         parts.append(", ".join(f"{k} {v}" for k, v in entries["machine"]["result"].items() if v))

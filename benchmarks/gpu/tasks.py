@@ -1,14 +1,15 @@
 """The list that the kit works down: checks, timings, and rows of the paper's tables.
 
-    python benchmarks/gpu/tasks.py PROCESS STORE OUT SECONDS [--tiny]
+    python benchmarks/gpu/tasks.py PROCESS STORE OUT DEADLINE NAME ... [--tiny]
 
-The kit starts it, once for each kind of process; see kit.py. A task's result is one line of
-OUT/results.jsonl, written when it ends. A task that is there is not done again, one that failed is
-tried again, and a training run that was cut off is resumed.
+The kit starts it, once for each kind of process; see kit.py. A task is a line of OUT/results.jsonl
+when it begins, and another one with its result when it ends. A task that is done is not done again,
+one that failed is tried again, and a training run that was cut off is resumed.
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import runpy
@@ -265,27 +266,27 @@ def reference_losses(kit: Kit, steps: int, *, change: float = 0.0) -> list[float
     params = jax.tree.map(
         lambda p: p * (1 + change * rng.normal(size=p.shape)).astype(p.dtype), start.params
     )
-    state, losses, per_epoch = session.place(start.replace(params=params)), [], 0
-    per_epoch = session.plan.steps_per_epoch
+    state, losses = session.place(start.replace(params=params)), []
     with jax.default_matmul_precision("float32"):
-        for epoch in range(-(-steps // per_epoch)):
+        for epoch in itertools.count():
             rows = session.epoch_order(epoch)
             for i, j in session.calls(0):
                 state, metrics = session.train_steps(state, rows[i:j], epoch)
                 losses += np.atleast_1d(jax.device_get(metrics.loss)).tolist()
                 if len(losses) >= steps:
                     return losses[:steps]
-    raise AssertionError("an epoch has no steps")
 
 
 def smoke_resume(kit: Kit) -> dict[str, Any]:
     """A run that is stopped in its second epoch and resumed ends with the same bits.
 
-    In between all programs are dropped, so that they are found in the cache or compiled anew.
+    In between all programs are dropped, and found on disk. Whether they give the same bits when
+    compiled anew is told, and no more: XLA chooses among a GPU's kernels by timing them.
     """
     import shutil
 
     import jax
+    from jax.experimental.compilation_cache import compilation_cache
 
     from lgnn_jax import session as session_lib
     from lgnn_jax.log import Log
@@ -323,7 +324,13 @@ def smoke_resume(kit: Kit) -> dict[str, Any]:
         Session.train_steps = steps
     if (resumed := train("cut", resume=True)) != whole:
         raise TaskError(f"the resumed run ended with {resumed[:12]}, the whole one {whole[:12]}.")
-    return {"same_bits": True}
+    programs = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    anew = train("anew")
+    jax.config.update("jax_compilation_cache_dir", programs)
+    compilation_cache.reset_cache()
+    return {"same_bits": True, "same_bits_compiled_anew": anew == whole}
 
 
 def timings(kit: Kit, case: str, forms: tuple[str, ...]) -> dict[str, Any]:
@@ -399,7 +406,11 @@ def together(kit: Kit, case: str, count: int, *, shared: bool) -> dict[str, Any]
                 )
                 for _ in range(processes)
             ]
-            said = [process.communicate()[0] for process in running]
+            try:
+                said = [process.communicate()[0] for process in running]
+            finally:
+                for process in running:
+                    process.kill()
         if any(process.returncode for process in running):
             raise TaskError(f"one of {processes} processes ended with an error.")
         return [float(text.splitlines()[-1]) for text in said]
@@ -529,17 +540,31 @@ class TaskError(Exception):
     """A task that cannot be done, or whose outcome is not what it must be; one clear line."""
 
 
-def done(out: Path) -> dict[str, dict[str, Any]]:
-    """Reads what there is, by task, the last try of each; a torn last line is left out."""
-    found = {}
-    path = out / RESULTS
-    for line in path.read_text().splitlines() if path.exists() else []:
+def entries(out: Path) -> list[dict[str, Any]]:
+    """Reads the lines of the results; torn ones are left out."""
+    path, found = out / RESULTS, []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
             entry = json.loads(line)
-            found[entry["task"]] = entry
+            found.append({"task": str(entry["task"]), "status": str(entry["status"]), **entry})
         except (ValueError, KeyError, TypeError):
             continue
     return found
+
+
+def done(out: Path) -> dict[str, dict[str, Any]]:
+    """Reads what there is, by task: its last line."""
+    return {entry["task"]: entry for entry in entries(out)}
+
+
+def write(out: Path, entry: dict[str, Any]) -> None:
+    """Adds a line to the results; it is on disk when this returns."""
+    path = out / RESULTS
+    torn = path.exists() and path.read_bytes()[-1:] not in (b"\n", b"")
+    with path.open("a") as file:
+        file.write("\n" * torn + json.dumps(entry) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def pending(out: Path) -> list[Task]:
@@ -558,6 +583,8 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="of the tasks to do")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
+    # As an exception, so that what a task has started is ended; a run holds it back meanwhile.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     kit = Kit(arguments.store, arguments.tiny)
     if arguments.process.startswith("jax"):
         from lgnn_jax import compilation
@@ -570,20 +597,16 @@ def main() -> int:
             continue
         print(f"{task.name} ...", flush=True)
         started, entry = time.time(), {"task": task.name, "status": "done"}
+        write(arguments.out, {"task": task.name, "status": "begun", "time": started})
         try:
             entry["result"] = task.run(kit)
         except Exception as error:  # of whatever class: the next task is worth a try
             entry |= {"status": "failed", "why": _one_line(error)}
         entry["seconds"] = round(time.time() - started, 1)
-        with (arguments.out / RESULTS).open("a") as file:
-            if file.tell() and not (arguments.out / RESULTS).read_bytes().endswith(b"\n"):
-                file.write("\n")  # after a torn line
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        write(arguments.out, entry)
         print(f"{task.name}: {entry.get('why', 'done')} ({entry['seconds']} s)", flush=True)
         if entry["status"] == "failed" and task.name == "machine":
-            return 1  # nothing else can be done here
+            return 0  # nothing else can be done here
     return 0
 
 
