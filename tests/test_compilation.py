@@ -70,11 +70,33 @@ def test_a_cache_that_cannot_be_written(unset):
     assert jax.config.jax_compilation_cache_dir is None
 
 
-def test_another_processors_programs_are_kept_apart(monkeypatch):
-    own = compilation._default_folder()
-    assert compilation._default_folder() == own
-    monkeypatch.setattr(compilation.platform, "processor", lambda: "another")
-    assert compilation._default_folder() != own
+def test_where_there_is_no_home(unset, monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(compilation.Path, "home", home)
+    with pytest.warns(UserWarning, match="not kept: there is no home directory; JAX_COMP"):
+        compilation.prepare()
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_the_users_own_size_of_the_cache_stays(unset):
+    jax.config.update("jax_compilation_cache_max_size", 1000)
+    compilation.prepare()
+    assert jax.config.jax_compilation_cache_max_size == 1000
+
+
+@pytest.mark.parametrize("differs", ["name", "feature"])
+def test_another_processors_programs_are_kept_apart(monkeypatch, differs):
+    def folder(model, flags):
+        text = f"processor: 0\nmodel name\t: {model}\nbogomips: 1\nflags\t\t: {flags}\n"
+        monkeypatch.setattr(compilation.Path, "exists", lambda path: True)
+        monkeypatch.setattr(compilation.Path, "read_text", lambda path, errors: text)
+        return compilation._default_folder()
+
+    own = folder("one", "avx2 avx512f")
+    assert folder("one", "avx2 avx512f") == own
+    assert folder(*{"name": ("other", "avx2 avx512f"), "feature": ("one", "avx2")}[differs]) != own
 
 
 def test_the_next_process_compiles_no_network_for_another_seed(folder):

@@ -111,7 +111,10 @@ def test_a_gradient_in_bfloat16_is_near_the_whole_one():
     ("dtype", "products", "bound"), [(jnp.bfloat16, 1, 3e-4), (jnp.float32, 3, 1e-6)]
 )
 def test_what_tensor_cores_round_is_less_than_what_a_type_rounds(dtype, products, bound):
-    """TF32 keeps 10 bits after the first: of bfloat16 all, of float32 all in two parts."""
+    """TF32 keeps 10 bits after the first: of bfloat16 all, of float32 most in two parts.
+
+    A derivation, of what `_gpu_precision` says; no GPU is asked.
+    """
 
     def tf32(x):
         bits = np.asarray(x, np.float32).view(np.uint32).astype(np.uint64) + 0x1000

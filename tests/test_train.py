@@ -1,18 +1,21 @@
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import reference
+from flax.traverse_util import flatten_dict
 
 from lgnn_jax import data, optimizer
 from lgnn_jax.config import Data, Optimizer
 from lgnn_jax.session import Session
-from lgnn_jax.train import Metrics, init_state, make_train_step
+from lgnn_jax.train import AXIS, Metrics, init_state, make_train_step, parallelize
 
 BLOCKS = [(4,), (8,), (16, 16), (32, 32), (32, 32)]
 
@@ -78,6 +81,52 @@ def test_two_steps_equal_a_float64_computation(tiny_config, tiny_dataset, varian
         _assert_close(state.params, params, rtol=1e-3, atol=2e-5)
         _assert_close(state.batch_stats, stats, rtol=1e-3, atol=2e-5)
     assert state.step == 2
+
+
+def test_kernels_gradients_have_the_compute_type(tiny_config, tiny_dataset):
+    """Against those of the network in float32; biases and scales stay in float32.
+
+    The mean over two devices is taken in float32.
+    """
+
+    def gradients(dtype):
+        model = dataclasses.replace(tiny_config.model, dtype=dtype)
+        config = dataclasses.replace(tiny_config, model=model)
+        session = Session(config, tiny_dataset, jax.devices()[:2])
+        # As the optimiser's state; the weights stay.
+        tx = optax.GradientTransformation(
+            lambda params: params,
+            lambda updates, state, params: (jax.tree.map(jnp.zeros_like, params), updates),
+        )
+        step = make_train_step(
+            session.plan.model,
+            tx,
+            config,
+            image_shape=(32, 32, 3),
+            steps_per_epoch=6,
+            mean=np.full(3, 100.0, np.float32),
+            deviation=np.full(3, 60.0, np.float32),
+            axis_name=AXIS,
+        )
+        arguments = (
+            init_state(session.plan.model, tx, (32, 32, 3), 0),
+            tiny_dataset.train_images.reshape(100, -1),
+            tiny_dataset.train_labels,
+            np.int32(0),
+            np.arange(16, dtype=np.int32).reshape(2, 8),
+        )
+        mapped = parallelize(step, session.devices, whole=4, shares=1)
+        sums = re.findall(r"\S+ = psum\S*\[", str(jax.make_jaxpr(mapped)(*arguments)))
+        assert sums
+        assert not [text for text in sums if "bf16" in text]
+        return flatten_dict(jax.device_get(mapped(*arguments)[0].opt_state), sep="/")
+
+    exact, rounded = gradients("float32"), gradients("bfloat16")
+    for path, gradient in rounded.items():
+        assert gradient.dtype == (jnp.bfloat16 if path.endswith("kernel") else jnp.float32), path
+        if path.endswith("kernel"):  # others are small, and lose more where they cancel
+            error = np.linalg.norm(gradient.astype(np.float32) - exact[path])
+            assert error < 0.2 * np.linalg.norm(exact[path]), path
 
 
 @pytest.mark.parametrize("network", ["vgg11", "wrn10_1"])
