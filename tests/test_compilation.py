@@ -27,7 +27,11 @@ def unset(monkeypatch, tmp_path):
     for name in ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    names = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size")
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_compilation_cache_max_size",
+        "jax_persistent_cache_min_compile_time_secs",
+    )
     before = {name: getattr(jax.config, name) for name in names}
     jax.config.update("jax_compilation_cache_dir", None)
     yield tmp_path

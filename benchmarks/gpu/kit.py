@@ -187,17 +187,17 @@ def _child(arguments, todo, environment, stop):
         print(why, flush=True)
     mine = tasks.entries(arguments.out)[before:]
     begun = {entry["task"] for entry in mine}
-    unfinished = bool(mine) and mine[-1]["status"] == "begun"
-    if child.returncode and why != "time is up":
-        why = why or f"its process ended with status {child.returncode}"
-        # If none was begun, the first one is to blame: the process did not come so far.
-        name = mine[-1]["task"] if unfinished else next(n for n in seconds if n not in begun)
-        tasks.write(arguments.out, {"task": name, "status": "failed", "why": why})
-        print(f"{name}: {why}", flush=True)
-        begun.add(name)
-    elif why != "time is up":
-        begun = set(seconds)  # those that it passed over, for want of time, too
-    return begun
+    if why == "time is up":
+        return begun
+    # If none is under way, the process ended on its way to the next, or after the last.
+    under_way = [entry["task"] for entry in mine[-1:] if entry["status"] == "begun"]
+    under_way += [name for name in seconds if name not in begun]
+    if not child.returncode or not under_way:
+        return set(seconds)  # those that it passed over, for want of time, too
+    why = why or f"its process ended with status {child.returncode}"
+    tasks.write(arguments.out, {"task": under_way[0], "status": "failed", "why": why})
+    print(f"{under_way[0]}: {why}", flush=True)
+    return begun | {under_way[0]}
 
 
 def _wait(child):
