@@ -20,7 +20,11 @@ class Events:
     def __init__(self, run_dir: Path, step: int):
         """Begins in `run_dir / "tensorboard"`; TensorBoard drops what is there of later steps."""
         folder = str(Path(run_dir) / FOLDER)
-        self._writer = SummaryWriter(folder, purge_step=step + 1 if step else None)
+        # A file's name has the second in which it was begun: one of the same second would take its
+        # place. TensorBoard reads them in the order of their names.
+        self._writer = SummaryWriter(
+            folder, purge_step=step + 1 if step else None, filename_suffix=f".{step:010}"
+        )
 
     def scalars(self, record: dict[str, Any]) -> None:
         """Takes a line of metrics.jsonl: its numbers, under the name of its split."""
