@@ -329,9 +329,10 @@ def _programs(
     many: bool,
     prng: str,
 ) -> _Programs:
-    """Makes the programs, if there are none; what they depend on are the arguments.
+    """Makes the programs of runs that agree in all arguments.
 
-    But for `prng`, JAX's own caches see to that for its settings.
+    JAX compiles anew where one of its settings has changed, but for the kind of its random numbers:
+    that is why `prng` is an argument.
     """
     del prng
     if _programs.cache_info().currsize >= _MOST_PROGRAMS:

@@ -139,13 +139,14 @@ def reference(arguments: argparse.Namespace) -> None:
     """Writes reference.json, for the check of 200 steps, on a CPU."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     _paths()
-    import tasks
+    import checks
+    import common
 
     found = {}
     for name, tiny, steps in (("tiny", True, 20), ("vgg11,128", False, 200)):
-        kit = tasks.Kit(arguments.store, tiny)
-        losses = tasks.reference_losses(kit, steps)
-        changed = tasks.reference_losses(kit, steps, change=1e-7)
+        kit = common.Kit(arguments.store, tiny)
+        losses = checks.reference_losses(kit, steps)
+        changed = checks.reference_losses(kit, steps, change=1e-7)
         spread = [abs(a - b) for a, b in zip(losses, changed, strict=True)]
         found[name] = {"losses": losses, "spread": spread}
     (HERE / "reference.json").write_text(json.dumps(found) + "\n")
