@@ -16,8 +16,9 @@ import numpy as np
 import tyro
 from timing import alternate, environment, ratio, report
 
-from lgnn_jax.filtering import Method, low_pass
-from lgnn_jax.som import gaussian_taps, som_dimensions
+from lgnn_jax.maps.table import som_dimensions
+from lgnn_jax.maps.windows import gaussian_taps
+from lgnn_jax.methods.filtering import Form, low_pass
 
 # Kernels of VGG-11 and 19, WRN-16-8 and 28-10: the large ones of each width.
 SHAPES = [
@@ -51,7 +52,7 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """Measures, prints and writes."""
     header, rows, data = environment("jax", "numpy", "torch"), [], {}
-    methods = get_args(Method)
+    methods = get_args(Form)
     for shape in SHAPES:
         calls = {"copy": _copy(shape)}
         calls |= {method: _ours(shape, method, arguments) for method in methods}

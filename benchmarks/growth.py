@@ -24,11 +24,11 @@ from jax.extend.backend import clear_backends
 from timing import alternate, environment, ratio, report
 
 import lgnn_jax as lgnn
-from lgnn_jax.config import Config, Model
-from lgnn_jax.data import Info
-from lgnn_jax.optimizer import build_optimizer
-from lgnn_jax.session import plan
-from lgnn_jax.train import (
+from lgnn_jax.training.config import Config, Model
+from lgnn_jax.training.data import Info
+from lgnn_jax.training.optimizer import build_optimizer
+from lgnn_jax.training.session import plan
+from lgnn_jax.training.steps import (
     AXIS,
     init_state,
     make_draw,

@@ -34,9 +34,9 @@ from hlo import Kernel, kernels
 from jax.experimental import topologies
 from timing import environment, parse_case, report
 
-from lgnn_jax import filtering
-from lgnn_jax.config import Config, Som
-from lgnn_jax.filtering import Method
+from lgnn_jax.methods import filtering
+from lgnn_jax.methods.filtering import Form
+from lgnn_jax.training.config import Config, Som
 
 METHODS = ("auto", "matmul", "banded", "separable", "conv")
 STEPS = 39  # of a call, as in an epoch of CIFAR at batch 128
@@ -77,7 +77,7 @@ class Arguments:
 
     cases: tuple[str, ...] = ("vgg11,128,bfloat16", "vgg11,128", "wrn16_8,128,bfloat16")
     """Networks, batch sizes and compute types: name[@width],batch[,dtype]."""
-    methods: tuple[Method, ...] | None = None
+    methods: tuple[Form, ...] | None = None
     """Forms of the filter beside the baseline; if None, all for the first case, then auto."""
     output: Path | None = None
     """Where to write all figures as JSON."""

@@ -23,8 +23,8 @@ import tyro
 from memory import peak_bytes
 from timing import environment, report
 
-from lgnn_jax import data
 from lgnn_jax.cli import UsageError, load_config
+from lgnn_jax.training import data
 
 _SAVES = 9
 
@@ -118,10 +118,10 @@ def _train(arguments):
     """Trains and returns seconds by step, and the peak memory of this process."""
     import jax
 
-    from lgnn_jax import loop
-    from lgnn_jax.checkpoint import Checkpoints
-    from lgnn_jax.log import Log
-    from lgnn_jax.session import Session
+    from lgnn_jax.training import loop
+    from lgnn_jax.training.checkpoint import Checkpoints
+    from lgnn_jax.training.log import Log
+    from lgnn_jax.training.session import Session
 
     config = load_config(arguments.config)
     images = dataclasses.replace(config.data, name=arguments.data)

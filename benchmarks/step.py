@@ -21,10 +21,10 @@ import numpy as np
 import tyro
 from timing import alternate, environment, parse_case, ratio, report
 
-from lgnn_jax import data
-from lgnn_jax.config import Data, Variant
-from lgnn_jax.session import Session
-from lgnn_jax.som import gaussian_kernel
+from lgnn_jax.maps.windows import gaussian_kernel
+from lgnn_jax.training import data
+from lgnn_jax.training.config import Data, Variant
+from lgnn_jax.training.session import Session
 
 CHECKED_STEPS = 2  # the second loss tells whether the first update was the same
 # With a tenth of the usual rate: one step at 0.1 amplifies rounding. The second loss of VGG-19 was
@@ -119,7 +119,7 @@ def _pytorch(config, dataset):
     params = flax.traverse_util.flatten_dict(session.initial_state.params, sep="/")
     mean, deviation = map(torch.from_numpy, data.statistics(dataset.train_images))
     indices = torch.from_numpy(session.epoch_order(0).ravel()).long()
-    maps = {path: dims for path, dims in session.plan.maps.items() if dims is not None}
+    maps = {path: m.map.sides for path, m in session.plan.maps.items() if m is not None}
     window = torch.from_numpy(np.array(gaussian_kernel(config.som.sigma, config.som.kernel_size)))
 
     def batches(config):

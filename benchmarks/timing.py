@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lgnn_jax.config import Config, Model, from_json, to_json
+from lgnn_jax.experiments.sweep import machine
 from lgnn_jax.models import build_model
-from lgnn_jax.sweep import machine
+from lgnn_jax.training.config import Config, Model, from_json, to_json
 
 _REST = 0.02  # seconds
 

@@ -29,8 +29,8 @@ from growth import cifar, count_ops, lower_step
 from jax.experimental import topologies
 from timing import environment, parse_case, report
 
-from lgnn_jax.config import Config, Som
-from lgnn_jax.filtering import Method
+from lgnn_jax.methods.filtering import Form
+from lgnn_jax.training.config import Config, Som
 
 METHODS = ("auto", "matmul", "conv", "separable", "banded")
 COLUMNS = [
@@ -58,7 +58,7 @@ class Arguments:
     """Networks, batch sizes over all chips, and compute types: name[@width],batch[,dtype]."""
     chips: tuple[Literal[1, 2, 4], ...] = (1, 4)
     """Numbers of chips to compile for."""
-    methods: tuple[Method, ...] | None = None
+    methods: tuple[Form, ...] | None = None
     """Forms of the filter beside the baseline; if None, all for the first case, then auto."""
     output: Path | None = None
     """Where to write all figures as JSON."""

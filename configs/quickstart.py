@@ -3,7 +3,7 @@
 lgnn train
 """
 
-from lgnn_jax.config import Config, Data, Model, Optimizer
+from lgnn_jax.training.config import Config, Data, Model, Optimizer
 
 config = Config(
     name="quickstart",

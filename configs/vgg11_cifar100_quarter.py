@@ -8,7 +8,7 @@ learning rate x decay / (1 - momentum) a step. With the paper's decay of 0.0005 
 be left when the rate first falls; with 0.001 it is a hundredth.
 """
 
-from lgnn_jax.config import Config, Data, Model, Optimizer
+from lgnn_jax.training.config import Config, Data, Model, Optimizer
 
 config = Config(
     name="vgg11_cifar100_quarter",

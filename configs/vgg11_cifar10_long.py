@@ -8,7 +8,7 @@ falls to 1/e in some 2,000 steps, and there are 6,240 at the first learning rate
 the same shares of the run as in the paper's VGG-11.
 """
 
-from lgnn_jax.config import Config, Data, Model, Optimizer
+from lgnn_jax.training.config import Config, Data, Model, Optimizer
 
 config = Config(
     name="vgg11_cifar10_long",

@@ -7,7 +7,7 @@ at a rate of learning rate x decay / (1 - momentum) a step: with the paper's dec
 takes some 2,000 steps to fall to 1/e, as long as this whole run. Here the decay is 0.002.
 """
 
-from lgnn_jax.config import Config, Data, Model, Optimizer
+from lgnn_jax.training.config import Config, Data, Model, Optimizer
 
 config = Config(
     name="vgg11_cifar10_small",

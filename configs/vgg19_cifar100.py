@@ -5,7 +5,7 @@
 78,000 steps of 128 images; for one accelerator, not for a CPU.
 """
 
-from lgnn_jax.config import Config, Data, Model, Optimizer
+from lgnn_jax.training.config import Config, Data, Model, Optimizer
 
 config = Config(
     name="vgg19_cifar100",

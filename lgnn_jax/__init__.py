@@ -11,20 +11,34 @@ This part of the package needs jax, optax and numpy alone. The networks, the dat
 and the analysis of maps are in submodules, imported by name.
 """
 
-from lgnn_jax.schedules import constant_sigma, decreasing_sigma, piecewise_schedule
-from lgnn_jax.som import gaussian_kernel, layer_maps, som_dimensions, som_table
-from lgnn_jax.transform import LGNNState, transform
+from lgnn_jax.maps.explain import explain
+from lgnn_jax.maps.grid import grid, line, ring, som_dimensions
+from lgnn_jax.maps.hexagonal import hexagonal
+from lgnn_jax.maps.shapes import Map
+from lgnn_jax.maps.sphere import sphere
+from lgnn_jax.maps.table import LayerMap, layer_maps, som_table
+from lgnn_jax.maps.windows import gaussian_kernel
+from lgnn_jax.methods.schedules import constant_sigma, decreasing_sigma, piecewise_schedule
+from lgnn_jax.methods.transform import LGNNState, transform
 
 __version__ = "0.1.0"
 
 __all__ = [
     "LGNNState",
+    "LayerMap",
+    "Map",
     "constant_sigma",
     "decreasing_sigma",
+    "explain",
     "gaussian_kernel",
+    "grid",
+    "hexagonal",
     "layer_maps",
+    "line",
     "piecewise_schedule",
+    "ring",
     "som_dimensions",
     "som_table",
+    "sphere",
     "transform",
 ]

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 TINY = """
-from lgnn_jax.config import Config, Data, Model, Optimizer
+from lgnn_jax.training.config import Config, Data, Model, Optimizer
 
 config = Config(
     name="tiny",

@@ -21,8 +21,8 @@ import jax
 import numpy as np
 import pytest
 
-from lgnn_jax.config import Config, Data, Model, Optimizer
-from lgnn_jax.data import Dataset
+from lgnn_jax.training.config import Config, Data, Model, Optimizer
+from lgnn_jax.training.data import Dataset
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -89,8 +89,8 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from lgnn_jax.log import Log
-from lgnn_jax.show import Stages
+from lgnn_jax.training.log import Log
+from lgnn_jax.cli.show import Stages
 
 with Log() as log:
     log.say("begun")
@@ -128,11 +128,11 @@ import os
 import signal
 from pathlib import Path
 
-from lgnn_jax import data
-from lgnn_jax.config import Config, Data, Model
-from lgnn_jax.log import Log
-from lgnn_jax.run import run
-from lgnn_jax.signals import Stopped
+from lgnn_jax.training import data
+from lgnn_jax.training.config import Config, Data, Model
+from lgnn_jax.training.log import Log
+from lgnn_jax.training.run import run
+from lgnn_jax.training.signals import Stopped
 
 config = Config(epochs=1000, model=Model(width=1 / 16), data=Data("digits", train_images=256))
 

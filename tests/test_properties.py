@@ -24,9 +24,10 @@ from hypothesis import strategies as st
 from test_cifar import checksum, left_behind, pack
 
 import lgnn_jax as lgnn
-from lgnn_jax import cifar
-from lgnn_jax.config import Config, Data, Model, Optimizer, Som, from_json, to_json
-from lgnn_jax.filtering import low_pass
+from lgnn_jax.maps import windows
+from lgnn_jax.methods.filtering import low_pass
+from lgnn_jax.training.config import Config, Data, Model, Optimizer, Som, from_json, to_json
+from lgnn_jax.training.data import cifar
 
 MANY = settings(derandomize=True, deadline=None, database=None, max_examples=200)
 FEW = settings(MANY, max_examples=25)  # where each example is compiled
@@ -349,7 +350,7 @@ def test_all_methods_are_algorithm_1(data, options):
 
     @jax.jit
     def filtered(x):
-        taps = lgnn.som.gaussian_taps(sigma, size)
+        taps = windows.gaussian_taps(sigma, size)
         return [
             low_pass(x, dims, taps, padding=padding, method=method, neuron_axis=axis)
             for method in METHODS

@@ -32,8 +32,8 @@ def smoke_forms(kit: Kit) -> dict[str, Any]:
     import jax.numpy as jnp
     import numpy as np
 
-    from lgnn_jax.filtering import low_pass
-    from lgnn_jax.som import gaussian_taps
+    from lgnn_jax.maps.windows import gaussian_taps
+    from lgnn_jax.methods.filtering import low_pass
 
     dims = (4, 2) if kit.tiny else (32, 16)
     count = dims[0] * dims[1]
@@ -78,8 +78,8 @@ def reference_losses(kit: Kit, steps: int, *, change: float = 0.0) -> list[float
     import jax
     import numpy as np
 
-    from lgnn_jax.config import Optimizer
-    from lgnn_jax.session import Session
+    from lgnn_jax.training.config import Optimizer
+    from lgnn_jax.training.session import Session
 
     rate = Optimizer(learning_rate=1e-3, decay_epochs=())
     session = Session(kit.config("vgg11,128", optimizer=rate), kit.dataset, jax.devices()[:1])
@@ -110,11 +110,11 @@ def smoke_resume(kit: Kit) -> dict[str, Any]:
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
-    from lgnn_jax import session as session_lib
-    from lgnn_jax.log import Log
-    from lgnn_jax.run import run
-    from lgnn_jax.session import Session, tree_sha256
-    from lgnn_jax.signals import Stopped
+    from lgnn_jax.training import session as session_lib
+    from lgnn_jax.training.log import Log
+    from lgnn_jax.training.run import run
+    from lgnn_jax.training.session import Session, tree_sha256
+    from lgnn_jax.training.signals import Stopped
 
     config = kit.config("vgg11,128,bfloat16", epochs=2, variant="decreasing")
     folder = kit.store / "smoke"
@@ -163,8 +163,8 @@ def filter_alone(kit: Kit) -> dict[str, Any]:
     from jax.lax import DotAlgorithmPreset, Precision
     from timing import alternate
 
-    from lgnn_jax import filtering
-    from lgnn_jax.som import gaussian_taps
+    from lgnn_jax.maps.windows import gaussian_taps
+    from lgnn_jax.methods import filtering
 
     dims, layers = ((4, 2), 1) if kit.tiny else ((32, 16), 5)  # as many as a VGG-11 has
     count = dims[0] * dims[1]

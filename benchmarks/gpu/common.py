@@ -18,7 +18,7 @@ class Kit:
     def dataset(self) -> Any:
         """CIFAR-100 from its pieces; at the tiny size handwritten digits."""
         if self.tiny:
-            from lgnn_jax import data
+            from lgnn_jax.training import data
 
             return data.load("digits", train_images=256)
         import pieces
@@ -29,7 +29,7 @@ class Kit:
         """The run that `name[@width],batch[,dtype]` stands for, on the data set."""
         from timing import parse_case
 
-        from lgnn_jax.config import Data
+        from lgnn_jax.training.config import Data
 
         if self.tiny:
             name, _, rest = case.partition(",")

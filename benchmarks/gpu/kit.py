@@ -43,7 +43,7 @@ def pack(arguments: argparse.Namespace) -> None:
     _paths()
     import pieces
 
-    from lgnn_jax import data
+    from lgnn_jax.training import data
 
     try:
         written = pieces.pack(data.load(arguments.data, arguments.data_dir), arguments.kit)

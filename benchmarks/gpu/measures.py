@@ -20,8 +20,8 @@ def timings(kit: Kit, case: str, forms: tuple[str, ...]) -> dict[str, Any]:
     import numpy as np
     from timing import alternate
 
-    from lgnn_jax.config import Som
-    from lgnn_jax.session import Session
+    from lgnn_jax.training.config import Som
+    from lgnn_jax.training.session import Session
 
     calls = {}
     for form in ("baseline", *forms):
@@ -122,8 +122,8 @@ def steps_a_second(kit: Kit, case: str, meeting: Path, processes: int) -> float:
     """Trains for some seconds once all processes are ready, which they tell by a file each."""
     import jax
 
-    from lgnn_jax import compilation
-    from lgnn_jax.session import Session
+    from lgnn_jax.training import compilation
+    from lgnn_jax.training.session import Session
 
     compilation.prepare()
     session = Session(kit.config(case), kit.dataset, jax.devices()[:1])
@@ -149,7 +149,7 @@ def profile(kit: Kit, case: str) -> dict[str, Any]:
 
     import jax
 
-    from lgnn_jax.session import Session
+    from lgnn_jax.training.session import Session
 
     session = Session(kit.config(case), kit.dataset, jax.devices()[:1])
     call, steps = _call(session, 1)
@@ -191,8 +191,8 @@ def profile(kit: Kit, case: str) -> dict[str, Any]:
 
 def table_row(kit: Kit, name: str, variant: str, seed: int) -> dict[str, Any]:
     """Trains a run of the paper's tables in bfloat16; one that was cut off goes on."""
-    from lgnn_jax.config import Data, Model
-    from lgnn_jax.sweep import RESULT, sweep
+    from lgnn_jax.experiments.sweep import RESULT, sweep
+    from lgnn_jax.training.config import Data, Model
 
     config = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["config"]
     model = dataclasses.replace(config.model, dtype="bfloat16")

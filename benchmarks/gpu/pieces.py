@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lgnn_jax.data import Dataset
+from lgnn_jax.training.data import Dataset
 
 MANIFEST = "manifest.json"
 MOST_BYTES = 55 * 2**20  # of a piece

@@ -155,7 +155,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     kit = Kit(arguments.store, arguments.tiny)
     if arguments.process.startswith("jax"):
-        from lgnn_jax import compilation
+        from lgnn_jax.training import compilation
 
         compilation.prepare()
     for task in pending(arguments.out):
@@ -189,7 +189,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except BaseException as error:
-        from lgnn_jax.signals import Stopped
+        from lgnn_jax.training.signals import Stopped
 
         if not isinstance(error, Stopped):
             raise

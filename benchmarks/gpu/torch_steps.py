@@ -8,9 +8,9 @@ import numpy as np
 import pytorch
 import torch
 
-from lgnn_jax import data
-from lgnn_jax.session import plan
-from lgnn_jax.som import gaussian_kernel
+from lgnn_jax.maps.windows import gaussian_kernel
+from lgnn_jax.training import data
+from lgnn_jax.training.session import plan
 
 _WARM_UP = 5  # steps before a graph is captured; the first of them compile
 
@@ -31,7 +31,7 @@ def timings(kit: Any, case: str, mode: str) -> dict[str, Any]:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     config = kit.config(case)
-    maps = {path: dims for path, dims in plan(config, kit.dataset.info).maps.items() if dims}
+    maps = {path: m.map.sides for path, m in plan(config, kit.dataset.info).maps.items() if m}
     # Whatever a graph has captured has to stay alive as long as it is replayed.
     steps = {
         name: _step(kit, config, mode, device, maps=maps if name == "constant" else {})

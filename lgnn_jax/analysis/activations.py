@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
-from lgnn_jax.som import SomDimensions
+from lgnn_jax.maps.grid import as_map
+from lgnn_jax.maps.shapes import Map, connected
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SharedRegions:
     """Regions of a map that a set of classes shares.
 
     Attributes:
-      scores: float64 `(m, n)`: see `shared_regions`.
+      scores: float64 `(neurons,)`: see `shared_regions`.
       threshold: scores above it make a region.
       regions: the least likely first.
     """
@@ -75,7 +75,7 @@ def class_means(activations: np.ndarray, labels: np.ndarray, classes: int) -> np
 
 def shared_regions(
     means: np.ndarray,
-    dims: SomDimensions,
+    map: Map | tuple[int, int],
     members: Sequence[int],
     *,
     threshold: float = 0.5,
@@ -86,20 +86,20 @@ def shared_regions(
 
     Each neuron is standardised over all classes, so that one that is always active counts for
     nothing; its score is the least of its values for the classes of the set. Regions are neurons
-    above the threshold that touch (up, down, left, right). They are held against maps on which the
-    neurons are shuffled: a region's p is the share of maps whose heaviest region is as heavy, so
-    that however many regions there are, none has a small p by chance more often than that.
+    above the threshold that are connected by the map's edges. They are held against maps on which
+    the neurons are shuffled: a region's p is the share of maps whose heaviest region is as heavy,
+    so that however many regions there are, none has a small p by chance more often than that.
 
     Args:
       means: `(classes, neurons)`, see `class_means`; at least three classes.
-      dims: SOM dimensions `(m, n)` with `m * n == neurons`.
+      map: of as many places; `(m, n)` for a grid.
       members: the classes of the set, one or more but not all.
       threshold: in standard deviations over the classes.
       shuffles: number of shuffled maps, at least 1; p is at least 1 / (shuffles + 1).
       seed: of the shuffles.
 
     Raises:
-      ValueError: if `dims` or `members` do not fit, there are less than three classes, `shuffles`
+      ValueError: if `map` or `members` do not fit, there are less than three classes, `shuffles`
         is less than 1, or a mean is not finite.
 
     Reference:
@@ -115,8 +115,9 @@ def shared_regions(
     """
     means = np.asarray(means, np.float64)
     classes, neurons = means.shape
-    if dims[0] * dims[1] != neurons:
-        raise ValueError(f"map {tuple(dims)} does not fit {neurons} neurons.")
+    map = as_map(map)
+    if map.count != neurons:
+        raise ValueError(f"map {map} does not fit {neurons} neurons.")
     if classes < 3 or shuffles < 1:
         raise ValueError(
             f"classes must be at least 3 and shuffles at least 1, got {classes} and {shuffles}."
@@ -132,22 +133,21 @@ def shared_regions(
     centred = means - means.mean(axis=0)
     standardised = np.divide(centred, deviation, out=np.zeros_like(means), where=~dead)
     scores = standardised[members].min(axis=0)
-    found = _regions(scores.reshape(dims), threshold)
+    edges = map.edges()
+    found = _regions(scores, threshold, edges)
     rng = np.random.default_rng(seed)
-    maps = (rng.permutation(scores).reshape(dims) for _ in range(shuffles if found else 0))
-    heaviest = np.array([max(mass for _, mass in _regions(x, threshold)) for x in maps])
+    maps = (rng.permutation(scores) for _ in range(shuffles if found else 0))
+    heaviest = np.array([max(mass for _, mass in _regions(x, threshold, edges)) for x in maps])
     # The same region on a shuffled map may differ by the rounding of its sum.
     regions = [
         Region(where, mass, float((1 + (heaviest >= mass * (1 - 1e-12)).sum()) / (1 + shuffles)))
         for where, mass in found
     ]
     regions.sort(key=lambda region: -region.mass)
-    return SharedRegions(scores.reshape(dims), threshold, tuple(regions))
+    return SharedRegions(scores, threshold, tuple(regions))
 
 
-def _regions(scores, threshold):
+def _regions(scores, threshold, edges):
     """Neurons and mass of each connected region."""
-    labels, count = ndimage.label(scores > threshold)
-    masses = ndimage.sum_labels(scores - threshold, labels, np.arange(1, count + 1))
-    flat = labels.ravel()
-    return [(np.flatnonzero(flat == i + 1), float(mass)) for i, mass in enumerate(masses)]
+    parts = connected(edges, scores > threshold)
+    return [(part, float((scores[part] - threshold).sum())) for part in parts]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lgnn_jax.som import SomDimensions, som_dimensions
+from lgnn_jax.maps.grid import as_map, som_dimensions
+from lgnn_jax.maps.shapes import Map
 
 # Figures are sums in various orders: those that differ by less, relative to the largest, are equal.
 ROUNDING = 1e-12
@@ -57,26 +58,28 @@ class AgainstShuffles:
         return (1 + as_large) / (1 + len(self.shuffled))
 
 
-def shuffled_maps(count: int, dims: SomDimensions, shuffles: int, seed: int) -> list[np.ndarray]:
+def shuffled_maps(
+    count: int, map: Map | tuple[int, int], shuffles: int, seed: int
+) -> list[np.ndarray]:
     """Returns the neurons in the order in which they lie on each of `shuffles` random maps.
 
     Args:
       count: number of neurons.
-      dims: SOM dimensions `(m, n)`, at least two neurons.
+      map: of at least two neurons; `(m, n)` for a grid.
       shuffles: number of maps, at least 1.
       seed: one seed means the same maps.
 
     Raises:
-      ValueError: for `dims` that do not hold `count` neurons or hold one, and for no shuffles.
+      ValueError: for a map that does not hold `count` neurons or holds one, and for no shuffles.
     """
-    rows, columns = dims
-    if min(rows, columns) < 1 or rows * columns != count:
+    map = as_map(map)
+    if map.count != count:
         raise ValueError(
-            f"map {(rows, columns)} does not fit {count} filters: use {som_dimensions(count)} or "
-            "another pair with that product."
+            f"map {map} does not fit {count} filters: use {som_dimensions(count)} or another of as "
+            "many places."
         )
     if count == 1:
-        raise ValueError(f"map {(rows, columns)} holds a single neuron: order takes two or more.")
+        raise ValueError(f"map {map} holds a single neuron: order takes two or more.")
     if shuffles < 1:
         raise ValueError(f"shuffles must be at least 1, got {shuffles}.")
     rng = np.random.default_rng(seed)

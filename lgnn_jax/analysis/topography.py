@@ -1,9 +1,10 @@
 """Is there order on a map? Figures of a layer, each beside the same figure for shuffled maps.
 
 Features are float `(neurons, features)`: the weights of a layer as `filter_features` returns them,
-or its activations `(images, neurons)`, transposed. Neuron `j` lies in row `j // n` and column
-`j % n` of a map `(m, n)`. Correlations are Pearson's, over the features of two neurons, and 0 where
-one of these is dead (see `dead_filters`).
+or its activations `(images, neurons)`, transposed. Neuron `j` lies at place `j` of a map, which may
+be of any shape; `(m, n)` is short for a grid, on which that is row `j // n`, column `j % n`.
+Correlations are Pearson's, over the features of two neurons, and 0 where one of these is dead (see
+`dead_filters`).
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,10 @@ from lgnn_jax.analysis.filters import (
 )
 from lgnn_jax.analysis.shuffles import ROUNDING, AgainstShuffles, against_shuffles, shuffled_maps
 from lgnn_jax.analysis.trustworthiness import trustworthiness_of
-from lgnn_jax.som import SomDimensions
+from lgnn_jax.maps.grid import as_map
+from lgnn_jax.maps.shapes import Map, pairs_within
+
+TOUCH = 1.5  # map units: all that touch on a grid, the six around a hexagon
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,8 @@ class DistanceCurve:
     """Mean correlation by distance on the map, and the same of maps with the neurons shuffled.
 
     Attributes:
-      distance: int `(bins,)`: 1, 2, ... up to the map's diagonal. A pair of neurons is in the bin
-        to which its Euclidean distance rounds; so the first holds all that touch.
+      distance: int `(bins,)`: 1, 2, ... up to the largest on the map. A pair of neurons is in the
+        bin to which its distance rounds; so the first holds all that touch.
       pairs: int `(bins,)`: how many there are. Few, at the largest distances.
       value: float64 `(bins,)`, of the map as it is.
       shuffled: float64 `(shuffles, bins)`.
@@ -80,7 +84,7 @@ class Topography:
 
 
 def topography(
-    features: np.ndarray, dims: SomDimensions, *, shuffles: int = 200, seed: int = 0
+    features: np.ndarray, map: Map | tuple[int, int], *, shuffles: int = 200, seed: int = 0
 ) -> Topography:
     """Returns all figures of a layer on its map, over the same shuffled maps.
 
@@ -89,13 +93,13 @@ def topography(
 
     Args:
       features: float `(neurons, features)`, finite.
-      dims: SOM dimensions `(m, n)`, at least two neurons.
+      map: of at least two neurons; `(m, n)` for a grid.
       shuffles: number of random placements of the same neurons on the same map, at least 1.
       seed: of the shuffles.
 
     Raises:
-      ValueError: for features of another shape or not finite, for `dims` that do not fit them or
-        hold a single neuron, and for no shuffles.
+      ValueError: for features of another shape or not finite, for a map that does not fit them or
+        holds a single neuron, and for no shuffles.
 
     Example:
       >>> rows, columns = np.divmod(np.arange(36), 6)
@@ -104,52 +108,36 @@ def topography(
       >>> round(found.neighbours.p, 4), found.neighbours.z > 10, found.dead_count
       (0.005, True, 0)
     """
-    features = as_features(features)
-    maps = shuffled_maps(len(features), dims, shuffles, seed)
+    features, map = as_features(features), as_map(map)
+    maps = shuffled_maps(len(features), map, shuffles, seed)
     correlations = filter_correlations(features, neuron_axis=0)
-    by_distance = _by_distance(correlations, dims, maps)
+    by_distance = _by_distance(correlations, map, maps)
     return Topography(
-        neighbours=_neighbours(correlations, dims, maps),
-        morans_i=_morans_i(features, dims, maps),
+        neighbours=_neighbours(correlations, map, maps),
+        morans_i=_morans_i(features, map, maps),
         by_distance=by_distance,
-        smoothness=_smoothness(by_distance, dims),
-        trustworthiness=trustworthiness_of(correlations, dims, maps),
+        smoothness=_smoothness(by_distance, map),
+        trustworthiness=trustworthiness_of(correlations, map, maps),
         effective_dimensionality=effective_dimensionality(features),
         dead=dead_filters(features),
     )
 
 
-def neighbour_pairs(dims: SomDimensions, *, diagonal: bool = False) -> np.ndarray:
-    """Returns all pairs of direct (up, down, left, right) neighbours on a map, int `(pairs, 2)`.
-
-    Args:
-      dims: SOM dimensions `(m, n)`.
-      diagonal: whether neurons that touch at a corner are neighbours as well.
-
-    Example:
-      >>> neighbour_pairs((2, 2)).tolist()
-      [[0, 2], [1, 3], [0, 1], [2, 3]]
-    """
-    grid = np.arange(dims[0] * dims[1]).reshape(dims)
-    sides = [(grid[:-1], grid[1:]), (grid[:, :-1], grid[:, 1:])]
-    corners = [(grid[:-1, :-1], grid[1:, 1:]), (grid[:-1, 1:], grid[1:, :-1])]
-    pairs = sides + corners if diagonal else sides
-    return np.concatenate([np.stack([a.ravel(), b.ravel()], axis=1) for a, b in pairs])
-
-
 def neighbour_correlation(
     kernel: np.ndarray,
-    dims: SomDimensions,
+    map: Map | tuple[int, int],
     *,
     neuron_axis: int = -1,
     shuffles: int = 200,
     seed: int = 0,
 ) -> AgainstShuffles:
-    """Returns the mean correlation between the weights of direct neighbours on the map.
+    """Returns the mean correlation between the weights of neighbours on the map.
+
+    Neighbours are what the map's `edges` join: up, down, left and right on a grid.
 
     Args:
       kernel: weights of a layer, see `filter_correlations`; or features, with `neuron_axis` 0.
-      dims: SOM dimensions `(m, n)`, at least two neurons.
+      map: of at least two neurons; `(m, n)` for a grid.
       neuron_axis: the axis that counts the neurons.
       shuffles: number of random placements of the same filters on the same map, at least 1.
       seed: of the shuffles.
@@ -163,25 +151,32 @@ def neighbour_correlation(
       >>> round(figure.value, 3), bool(figure.value > figure.shuffled.max())
       (0.333, True)
     """
-    features = filter_features(kernel, neuron_axis=neuron_axis)
-    maps = shuffled_maps(len(features), dims, shuffles, seed)
-    return _neighbours(filter_correlations(features, neuron_axis=0), dims, maps)
+    features, map = filter_features(kernel, neuron_axis=neuron_axis), as_map(map)
+    maps = shuffled_maps(len(features), map, shuffles, seed)
+    return _neighbours(filter_correlations(features, neuron_axis=0), map, maps)
 
 
 def morans_i(
-    features: np.ndarray, dims: SomDimensions, *, shuffles: int = 200, seed: int = 0
+    features: np.ndarray,
+    map: Map | tuple[int, int],
+    *,
+    reach: float = TOUCH,
+    shuffles: int = 200,
+    seed: int = 0,
 ) -> AgainstShuffles:
-    """Returns Moran's I of the features, with queen contiguity: neurons that touch are neighbours.
+    """Returns Moran's I of the features, with neurons that touch as neighbours.
 
     `N / W * sum_ij w_ij <z_i, z_j> / sum_i <z_i, z_i>`: z the features less their mean over the
-    neurons, w_ij 1 for the up to eight neighbours of a neuron and 0 for others, W the sum of all
-    w_ij. For one feature it is the usual Moran's I, for several the mean of theirs, weighted by
-    their variances.
+    neurons, w_ij 1 for neurons at most `reach` apart and 0 for others, W the sum of all w_ij. For
+    one feature it is the usual Moran's I, for several the mean of theirs, weighted by their
+    variances.
 
     Args:
       features: float `(neurons, features)`, finite. Their scale counts, as it does not for
         correlations: a dead neuron is a neuron like others, with the value that it has.
-      dims: SOM dimensions `(m, n)`, at least two neurons.
+      map: of at least two neurons; `(m, n)` for a grid.
+      reach: in map units. 1.5 is queen contiguity on a grid, the up to eight neurons that touch one
+        at a side or a corner; 1 is rook contiguity.
       shuffles: number of random placements of the same neurons on the same map, at least 1.
       seed: of the shuffles.
 
@@ -198,18 +193,18 @@ def morans_i(
       >>> round(morans_i(np.arange(4.0)[:, None], (4, 1)).value, 3)
       0.333
     """
-    features = as_features(features)
-    return _morans_i(features, dims, shuffled_maps(len(features), dims, shuffles, seed))
+    features, map = as_features(features), as_map(map)
+    return _morans_i(features, map, shuffled_maps(len(features), map, shuffles, seed), reach)
 
 
 def correlation_by_distance(
-    features: np.ndarray, dims: SomDimensions, *, shuffles: int = 200, seed: int = 0
+    features: np.ndarray, map: Map | tuple[int, int], *, shuffles: int = 200, seed: int = 0
 ) -> DistanceCurve:
     """Returns the mean correlation of pairs of neurons by their distance on the map.
 
     Args:
       features: float `(neurons, features)`, finite.
-      dims: SOM dimensions `(m, n)`, at least two neurons.
+      map: of at least two neurons; `(m, n)` for a grid.
       shuffles: number of random placements of the same neurons on the same map, at least 1.
       seed: of the shuffles.
 
@@ -221,24 +216,24 @@ def correlation_by_distance(
       >>> curve.distance.tolist(), curve.pairs.tolist(), curve.value.round(3).tolist()
       ([1, 2, 3], [3, 2, 1], [0.333, -1.0, -1.0])
     """
-    features = as_features(features)
-    maps = shuffled_maps(len(features), dims, shuffles, seed)
-    return _by_distance(filter_correlations(features, neuron_axis=0), dims, maps)
+    features, map = as_features(features), as_map(map)
+    maps = shuffled_maps(len(features), map, shuffles, seed)
+    return _by_distance(filter_correlations(features, neuron_axis=0), map, maps)
 
 
 def smoothness(
-    features: np.ndarray, dims: SomDimensions, *, shuffles: int = 200, seed: int = 0
+    features: np.ndarray, map: Map | tuple[int, int], *, shuffles: int = 200, seed: int = 0
 ) -> AgainstShuffles:
     """Returns by how much neighbours differ less than distant neurons, as a share.
 
     `(max - first) / max` of a curve, the mean dissimilarity of pairs of neurons by their distance
     on the map. Where the TDANN has differences in preferred orientation, say, dissimilarity is 1 -
     correlation here; and its bins of distance are those of `correlation_by_distance`. As in the
-    TDANN's curves of V1, they reach to half the diagonal (but are two at least).
+    TDANN's curves of V1, they reach to half the largest distance (but are two at least).
 
     Args:
       features: float `(neurons, features)`, finite.
-      dims: SOM dimensions `(m, n)`, at least two neurons.
+      map: of at least two neurons; `(m, n)` for a grid.
       shuffles: number of random placements of the same neurons on the same map, at least 1.
       seed: of the shuffles.
 
@@ -260,18 +255,17 @@ def smoothness(
       >>> round(smoothness([[0, 1], [0, 2], [1, 0], [2, 0]], (4, 1)).value, 3)
       0.667
     """
-    return _smoothness(correlation_by_distance(features, dims, shuffles=shuffles, seed=seed), dims)
+    map = as_map(map)
+    return _smoothness(correlation_by_distance(features, map, shuffles=shuffles, seed=seed), map)
 
 
-def _neighbours(
-    correlations: np.ndarray, dims: SomDimensions, maps: Sequence[np.ndarray]
-) -> AgainstShuffles:
-    first, second = neighbour_pairs(dims).T
+def _neighbours(correlations: np.ndarray, map: Map, maps: Sequence[np.ndarray]) -> AgainstShuffles:
+    first, second = map.edges().T
     return against_shuffles(lambda j: correlations[j[first], j[second]].mean(), maps)
 
 
 def _morans_i(
-    features: np.ndarray, dims: SomDimensions, maps: Sequence[np.ndarray]
+    features: np.ndarray, map: Map, maps: Sequence[np.ndarray], reach: float = TOUCH
 ) -> AgainstShuffles:
     centred = features - features.mean(axis=0)
     products = centred @ centred.T
@@ -279,18 +273,17 @@ def _morans_i(
     if squares <= (ROUNDING * np.linalg.norm(features)) ** 2:  # what is left is rounding
         return AgainstShuffles(0.0, np.zeros(len(maps)))
     products *= len(features) / squares
-    first, second = neighbour_pairs(dims, diagonal=True).T
+    first, second = pairs_within(map, reach).T
+    if not len(first):
+        raise ValueError(f"reach must be such that places on map {map} are as near, got {reach}.")
     # W counts each pair twice, as does the sum that it divides.
     return against_shuffles(lambda j: products[j[first], j[second]].mean(), maps)
 
 
-def _by_distance(
-    correlations: np.ndarray, dims: SomDimensions, maps: Sequence[np.ndarray]
-) -> DistanceCurve:
+def _by_distance(correlations: np.ndarray, map: Map, maps: Sequence[np.ndarray]) -> DistanceCurve:
     count = len(correlations)
     first, second = np.triu_indices(count, 1)
-    rows, columns = np.divmod(np.arange(count), dims[1])
-    rounded = np.rint(np.hypot(rows[first] - rows[second], columns[first] - columns[second]))
+    rounded = np.maximum(np.rint(map.distances()[first, second]), 1)
     order = np.argsort(rounded, kind="stable")
     first, second = first[order], second[order]
     distance, begin, pairs = np.unique(
@@ -304,8 +297,8 @@ def _by_distance(
     return DistanceCurve(distance, pairs, value, np.array([curve(neurons) for neurons in maps]))
 
 
-def _smoothness(curve: DistanceCurve, dims: SomDimensions) -> AgainstShuffles:
-    near = curve.distance <= max(2, np.hypot(dims[0] - 1, dims[1] - 1) / 2)
+def _smoothness(curve: DistanceCurve, map: Map) -> AgainstShuffles:
+    near = curve.distance <= max(2, map.distances().max() / 2)
 
     def share(correlations):
         dissimilarity = 1 - correlations[..., near]

@@ -6,12 +6,13 @@ import numpy as np
 
 from lgnn_jax.analysis.filters import as_features, filter_correlations
 from lgnn_jax.analysis.shuffles import AgainstShuffles, against_shuffles, shuffled_maps
-from lgnn_jax.som import SomDimensions
+from lgnn_jax.maps.grid import as_map
+from lgnn_jax.maps.shapes import Map, nearest
 
 
 def trustworthiness(
     features: np.ndarray,
-    dims: SomDimensions,
+    map: Map | tuple[int, int],
     *,
     neighbours: int | None = None,
     shuffles: int = 200,
@@ -20,16 +21,16 @@ def trustworthiness(
     """Returns whether neurons that are near on the map are alike: 1 if the nearest are most alike.
 
     `1 - 2 / (N k (2N - 3k - 1)) * sum_i sum_j max(0, rank(i, j) - k)`, j running over the k neurons
-    nearest to i on the map (Euclidean distance), and rank counting from 1, the neuron that
+    nearest to i on the map, and rank counting from 1, the neuron that
     correlates most with i. Neurons that tie for the last of the k places share these in equal
     parts, and equal correlations share their ranks: the figure is the mean over all ways to break
     the ties, and so depends on no order of the neurons.
 
     Args:
       features: float `(neurons, features)`, finite.
-      dims: SOM dimensions `(m, n)`, at least two neurons.
+      map: of at least two neurons; `(m, n)` for a grid.
       neighbours: k, at least 1 and less than half the number of neurons. None for 8, as many as
-        touch a neuron, or the most that is allowed if that is less.
+        touch a neuron on a grid, or the most that is allowed if that is less.
       shuffles: number of random placements of the same neurons on the same map, at least 1.
       seed: of the shuffles.
 
@@ -38,8 +39,8 @@ def trustworthiness(
       each of which is the other's nearest in any case, allow no k, and have 1.
 
     Raises:
-      ValueError: for features of another shape or not finite, for `dims` that do not fit them or
-        hold a single neuron, for no shuffles, and for `neighbours` out of range.
+      ValueError: for features of another shape or not finite, for a map that does not fit them or
+        holds a single neuron, for no shuffles, and for `neighbours` out of range.
 
     Reference:
       Venna and Kaski, "Neighborhood preservation in nonlinear projection methods: an experimental
@@ -51,15 +52,15 @@ def trustworthiness(
       >>> round(trustworthiness(waves, (5, 1), neighbours=1).value, 3)
       0.9
     """
-    features = as_features(features)
-    maps = shuffled_maps(len(features), dims, shuffles, seed)
+    features, map = as_features(features), as_map(map)
+    maps = shuffled_maps(len(features), map, shuffles, seed)
     correlations = filter_correlations(features, neuron_axis=0)
-    return trustworthiness_of(correlations, dims, maps, neighbours)
+    return trustworthiness_of(correlations, map, maps, neighbours)
 
 
 def trustworthiness_of(
     correlations: np.ndarray,
-    dims: SomDimensions,
+    map: Map,
     maps: Sequence[np.ndarray],
     neighbours: int | None = None,
 ) -> AgainstShuffles:
@@ -75,22 +76,10 @@ def trustworthiness_of(
     if k == 0:
         return AgainstShuffles(1.0, np.ones(len(maps)))
     excess = _excess_ranks(correlations, k) * 2 / (count * k * (2 * count - 3 * k - 1))
-    first, second, parts = _nearest(dims, k)
+    places = nearest(map, k)
+    first, second = np.nonzero(places)
+    parts = places[first, second]
     return against_shuffles(lambda j: 1 - parts @ excess[j[first], j[second]], maps)
-
-
-def _nearest(dims: SomDimensions, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The k nearest on the map: neurons, their neighbours, and the part of a place these have."""
-    rows, columns = np.divmod(np.arange(dims[0] * dims[1]), dims[1])
-    # Squares of distances are ints, so ties are exact.
-    squares = (rows[:, None] - rows) ** 2 + (columns[:, None] - columns) ** 2
-    np.fill_diagonal(squares, squares.max() + 1)
-    last = np.sort(squares, axis=1)[:, k - 1 : k]
-    nearer, tied = squares < last, squares == last
-    left = k - nearer.sum(axis=1, keepdims=True)
-    parts = nearer + tied * left / tied.sum(axis=1, keepdims=True)
-    first, second = np.nonzero(parts)
-    return first, second, parts[first, second]
 
 
 def _excess_ranks(correlations: np.ndarray, k: int) -> np.ndarray:

@@ -1,0 +1,158 @@
+"""What the runs of a sweep say of the paper's claims: a sentence each, with its figures."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import ttest_1samp
+
+from lgnn_jax.experiments.results import Runs, differences, find_baseline
+
+
+class Claim(NamedTuple):
+    """A claim of the paper, and what the runs say of it."""
+
+    text: str
+    findings: list[str]  # a sentence for each setting that it is about
+
+
+def claims(settings: list[Runs]) -> list[Claim]:
+    """Returns those of the paper's claims that the settings of a sweep can be held against.
+
+    Verdicts follow from figures alone. A difference, paired by seed, is shown where Student's
+    t-test gives p < 0.05; correlated neighbours where those of nearly all layers and seeds are more
+    than two deviations above shuffled maps.
+
+    Args:
+      settings: see `lgnn_jax.experiments.results.collect`.
+
+    Reference:
+      Sections III-A (windows), IV-A (accuracy), IV-B (magnitudes) and IV-C (neighbours).
+    """
+    baseline = find_baseline(settings)
+    filtered = [runs for runs in settings if runs is not baseline]
+    found = []
+    if baseline is not None:
+        found.append(_claim("Accuracy is not hurt", _gains(filtered, baseline)))
+    found += [
+        _claim("A decreasing sigma does as well as a constant one", _decreasing(filtered)),
+        _claim("A 5x5 window costs more than two points", _windows(filtered)),
+    ]
+    if baseline is not None:
+        found.append(
+            _claim("Magnitudes of the first layer spread less", _spreads(filtered, baseline))
+        )
+    found.append(_claim("Neighbours are correlated", [_neighbours(runs) for runs in settings]))
+    return [claim for claim in found if claim.findings]
+
+
+def _claim(text, findings):
+    return Claim(text, [finding for finding in findings if finding])
+
+
+def _gains(filtered, baseline):
+    return [_compare(runs, baseline, "the baseline") for runs in filtered]
+
+
+def _decreasing(filtered):
+    constant = {_but_variant(runs): runs for runs in filtered if runs.config.variant == "constant"}
+    pairs = [(runs, constant.get(_but_variant(runs))) for runs in filtered]
+    return [
+        _compare(runs, other, other.name)
+        for runs, other in pairs
+        if other is not None and runs.config.variant == "decreasing"
+    ]
+
+
+def _but_variant(runs):
+    som = runs.config.som
+    return som.layers, som.kernel_size, som.sigma
+
+
+def _windows(filtered):
+    findings = []
+    for runs in filtered:
+        smaller = [
+            other
+            for other in filtered
+            if (other.config.variant, other.config.som.layers, other.config.som.kernel_size)
+            == (runs.config.variant, runs.config.som.layers, 3)
+        ]
+        if runs.config.som.kernel_size != 5 or not smaller:
+            continue
+        # With the same sigma, or else with the paper's.
+        sigma = runs.config.som.sigma
+        if sigma not in {other.config.som.sigma for other in smaller}:
+            sigma = 0.5
+        same = [other for other in smaller if other.config.som.sigma == sigma]
+        findings += [_compare(runs, other, other.name, loss=2.0) for other in same]
+    return findings
+
+
+def _compare(runs, other, name, loss=0.0):
+    """How much more accurate some runs are than others; None if no seed has both.
+
+    With a `loss`, whether they are less accurate by more than so many points.
+    """
+    points = np.array(list(differences(runs, other).values()))
+    if not points.size:
+        return None
+    start = f"{runs.name}: {np.median(points):+.2f} points to {name}"
+    if len(points) == 1:
+        return f"{start}, one seed, which decides nothing."
+    p = _p(points)
+    verdict = "no difference is shown"
+    if p < 0.05:
+        verdict = "more accurate" if points.mean() > 0 else "less accurate"
+        if loss and points.mean() < -loss and (p_loss := _p(points + loss)) < 0.05:
+            verdict += f", by more than {loss:g} points (p = {p_loss:.2g})"
+    return f"{start} (median of {len(points)} seeds, t-test: p = {p:.2g}): {verdict}."
+
+
+def _spreads(filtered, baseline):
+    return [_spread(runs, baseline) for runs in filtered]
+
+
+def _spread(runs, baseline):
+    def deviations(runs):
+        return {s: r["magnitudes"]["deviation_of_log"] for s, r in runs.results.items()}
+
+    ours, theirs = deviations(runs), deviations(baseline)
+    seeds = [seed for seed in ours if seed in theirs]
+    if not seeds:
+        return None
+    ours, theirs = (np.array([values[seed] for seed in seeds]) for values in (ours, theirs))
+    start = (
+        f"{runs.name}: deviation of log {np.median(ours):.3f}, the baseline's "
+        f"{np.median(theirs):.3f}"
+    )
+    if len(seeds) == 1:
+        return f"{start}, one seed, which decides nothing."
+    p = _p(ours - theirs)
+    verdict = "no difference is shown"
+    if p < 0.05:
+        verdict = "the spread is smaller" if ours.mean() < theirs.mean() else "the spread is larger"
+    smaller = int((ours < theirs).sum())
+    return f"{start}; smaller in {smaller} of {len(seeds)} seeds (t-test: p = {p:.2g}): {verdict}."
+
+
+def _p(values):
+    """Two-sided p-value of Student's t-test that the mean is 0; 1 if the values do not vary."""
+    spread = np.ptp(values) > 1e-9 * np.abs(values).max()
+    return float(ttest_1samp(values, 0).pvalue) if spread else 1.0
+
+
+def _neighbours(runs):
+    layers = [layer for result in runs.results.values() for layer in result["maps"].values()]
+    if not layers:
+        return None
+    above = sum(x["neighbours"] > x["shuffled"] + 2 * x["shuffled_deviation"] for x in layers)
+    mean, shuffled = (np.mean([x[name] for x in layers]) for name in ("neighbours", "shuffled"))
+    # Of unordered maps one in forty is that far above, were the shuffles normally distributed.
+    if above >= 0.95 * len(layers):
+        verdict = "they are"
+    else:
+        verdict = "not more than by chance" if above <= 0.1 * len(layers) else "in some layers"
+    return (
+        f"{runs.name}: {mean:.3f}, shuffled {shuffled:.3f}; more than two deviations above it in "
+        f"{above} of {len(layers)} maps (layers x seeds): {verdict}."
+    )

@@ -1,0 +1,1 @@
+"""Where a layer's neurons lie: shapes, tables by parameter, and neighbourhoods."""

@@ -1,0 +1,50 @@
+"""What a table makes of a network, parameter by parameter."""
+
+from typing import Any
+
+from lgnn_jax.maps.parameters import Parameter, parameters
+from lgnn_jax.maps.table import SomTable, check_table, find_entry
+
+
+def explain(params: Any, table: SomTable, *, neuron_axis: int = -1) -> None:
+    """Prints for every parameter its shape, its neuron axis, its map, and why.
+
+    Args:
+      params: any tree of arrays (or `jax.ShapeDtypeStruct`).
+      table: as for `lgnn_jax.transform`.
+      neuron_axis: as for `lgnn_jax.transform`.
+
+    Raises:
+      ValueError: for a malformed table. What `lgnn_jax.transform` would refuse is printed instead.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> params = {"conv": {"kernel": jnp.zeros((3, 3, 3, 64)), "bias": jnp.zeros(64)}}
+      >>> explain(params, {64: (8, 8)})
+      parameter    shape          axis  map  why
+      conv/bias    (64)           -     -    no kernel, by its name
+      conv/kernel  (3, 3, 3, 64)  -1    8x8  key 64; a convolution, by its name
+    """
+    check_table(table)
+    rows = [("parameter", "shape", "axis", "map", "why")]
+    rows += [_row(p, table, neuron_axis) for p in parameters(params)]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        print("  ".join([*cells, row[4]]))
+
+
+def _row(p: Parameter, table: SomTable, neuron_axis: int) -> tuple[str, ...]:
+    shape = f"({', '.join(map(str, p.shape))})"
+    try:
+        entry = find_entry(p, table, neuron_axis)
+    except ValueError as error:
+        return p.path, shape, "?", "?", f"refused: {error}"
+    if entry.key is None:
+        return p.path, shape, "-", "-", p.why
+    if entry.layer_map is None:
+        return p.path, shape, "-", "-", f"key {entry.key!r} leaves it alone"
+    why = f"key {entry.key!r}; {p.why}"
+    if p.kind == "convolution" and neuron_axis == -1 and p.shape[-2] == 1 < p.shape[-1]:
+        why += "; each neuron reads one channel: if its channels are groups, see LayerMap.groups"
+    return p.path, shape, str(entry.layer_map.neuron_axis), str(entry.layer_map), why

@@ -1,0 +1,100 @@
+"""Which parameters of a network count neurons: judged by their names and shapes, and said why.
+
+A tree of parameters does not say what its arrays are for. Kernels of two-dimensional convolutions
+can be told by their four axes, if the neurons are on the last. Three axes may be a convolution
+along a line, the heads of an attention layer, or dense layers stacked by a scan.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# Words of a parameter's own name.
+_NO_KERNELS = {"beta", "bias", "cls", "embed", "embedding", "offset", "pos", "scale", "token"}
+_KERNELS = {"kernel", "weight", "w"}
+# Words of its path, unless "conv" is in it too.
+_OTHER_LAYERS = {
+    "attention", "attn", "dense", "embed", "embedding", "fc", "gru", "key", "linear", "lstm", "mlp",
+    "qkv", "query", "value",
+}  # fmt: skip
+_WIDEST = 8  # from so many places on, a window is taken for channels if it could be
+
+
+class Parameter(NamedTuple):
+    """A parameter, as a table looks at it.
+
+    Attributes:
+      path: its '/'-joined name.
+      shape: its shape.
+      kind: "convolution", a kernel that counts in a table mean; "unclear", one of three axes that
+        may be one; "bias", anything of a layer that is not its kernel; or "other".
+      why: of that, in words.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    kind: str
+    why: str
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """Returns the '/'-joined name of a key path, as patterns in a table see it.
+
+    The `value` in which Flax boxes a parameter (`nn.Partitioned`, `nnx.Variable`) is left out.
+    """
+    if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
+        path = path[:-1]
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def parameters(params: Any) -> list[Parameter]:
+    """Returns the floating-point arrays of a tree, in its order."""
+    return [
+        Parameter(name, tuple(leaf.shape), *_kind(name, tuple(leaf.shape)))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if hasattr(leaf, "shape") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+        for name in [path_name(path)]
+    ]
+
+
+def _kind(path: str, shape: tuple[int, ...]) -> tuple[str, str]:
+    words = [re.findall(r"[a-z_]*[a-z]", _snake(part)) for part in path.split("/")]
+    own = set(words[-1]) | {w for word in words[-1] for w in word.split("_")}
+    if own & _NO_KERNELS and not own & _KERNELS:
+        return "bias", "no kernel, by its name"
+    if len(shape) < 2:
+        return "bias", "no kernel: one number a neuron"
+    if len(shape) == 2:
+        return "other", "a dense layer, by its two axes"
+    if not own & _KERNELS and sum(side > 1 for side in shape) == 1 and len(shape) == 3:
+        return "bias", "no kernel: one number a neuron"
+    if "conv" in path.lower():
+        return "convolution", "a convolution, by its name"
+    around = {w for part in words for word in part for w in (word, *word.split("_"))}
+    if other := around & _OTHER_LAYERS:
+        return "other", f"no convolution, by its name ({min(other)})"
+    if len(shape) == 3:
+        return "unclear", "three axes: a convolution along a line, heads, or stacked layers"
+    return "convolution", "a convolution, by its four axes or more"
+
+
+def _snake(name: str) -> str:
+    """A name in small letters, with words apart: `MultiHead_0` as `multi_head_0`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def wrong_way_round(shape: tuple[int, ...], neuron_axis: int) -> int | None:
+    """Returns the axis on which a convolution's neurons seem to be, if it is not `neuron_axis`.
+
+    Windows are square, more often than not, and narrower than a layer has channels. Only where that
+    speaks for the other order of axes alone is an axis returned.
+    """
+    if len(shape) < 4 or neuron_axis not in (-1, len(shape) - 1, 0, -len(shape)):
+        return None
+    last = neuron_axis in (-1, len(shape) - 1)
+    window, other = (shape[:-2], shape[2:]) if last else (shape[2:], shape[:-2])
+    as_square = len(set(window)) == 1 and window[0] < _WIDEST
+    seems_wrong = len(set(other)) == 1 and max(window) > max(other) and not as_square
+    return (0 if last else -1) if seems_wrong else None

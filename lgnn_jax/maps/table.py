@@ -1,0 +1,355 @@
+"""The table: which parameter's neurons lie on which map."""
+
+import operator
+import re
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lgnn_jax.maps.grid import grid, som_dimensions
+from lgnn_jax.maps.parameters import Parameter, parameters, path_name, wrong_way_round
+from lgnn_jax.maps.shapes import Map
+from lgnn_jax.maps.windows import one_line
+
+SomDimensions = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """A map, and where a parameter counts the neurons that lie on it.
+
+    Attributes:
+      map: of as many places as there are neurons (in a group).
+      neuron_axis: the axis of the parameter that counts its neurons; or several, say the heads and
+        the size of a head, that count them together, the last one fastest.
+      groups: the neurons are so many groups of equal size, one after the other, each on a map of
+        its own; as of a grouped convolution.
+
+    Raises:
+      ValueError: if a field is not what it should be.
+
+    Example:
+      >>> LayerMap(grid(8, 16), (1, 2)).axes((64, 8, 16))
+      (1, 2)
+    """
+
+    map: Map
+    neuron_axis: int | tuple[int, ...] = -1
+    groups: int = 1
+
+    def __post_init__(self):
+        """Checks what the attributes promise."""
+        if not isinstance(self.map, Map):
+            raise ValueError(
+                f"map must be a map, such as lgnn_jax.grid(8, 8), got {one_line(self.map):.80}."
+            )
+        try:
+            axis = self.neuron_axis
+            several = isinstance(axis, (tuple, list))
+            axis = tuple(map(operator.index, axis)) if several else operator.index(axis)
+            groups = operator.index(self.groups)
+        except TypeError:
+            raise ValueError(
+                "neuron_axis must be an int or a tuple of ints, and groups an int, got "
+                f"{one_line(self.neuron_axis):.80} and {one_line(self.groups):.80}."
+            ) from None
+        if axis == () or groups < 1:
+            raise ValueError(
+                f"neuron_axis must name an axis and groups be at least 1, got {axis} and {groups}."
+            )
+        object.__setattr__(self, "neuron_axis", axis)
+        object.__setattr__(self, "groups", groups)
+
+    @property
+    def count(self) -> int:
+        """Number of neurons."""
+        return self.map.count * self.groups
+
+    def axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the axes that count the neurons of a parameter of some shape, from 0.
+
+        Raises:
+          ValueError: if it lacks one of them, or one is named twice.
+        """
+        axis = self.neuron_axis
+        axes = axis if isinstance(axis, tuple) else (axis,)
+        if not all(-len(shape) <= a < len(shape) for a in axes):
+            raise ValueError(f"with shape {shape} has no neuron_axis {axis}.")
+        found = tuple(a % len(shape) for a in axes)
+        if len(set(found)) < len(found):
+            raise ValueError(f"with shape {shape} has one axis twice in neuron_axis {axis}.")
+        return found
+
+    def __str__(self) -> str:
+        """The map in a word or two."""
+        return f"{self.groups} of {self.map}" if self.groups > 1 else str(self.map)
+
+
+SomTable = Mapping[int | str, SomDimensions | Map | LayerMap | None]
+
+
+def som_table(
+    params: Any, *, neuron_axis: int = -1, dense: bool = False
+) -> dict[int | str, SomDimensions]:
+    """Returns near-square SOM dimensions for every convolution kernel in `params`.
+
+    Args:
+      params: any tree of parameters; arrays or `jax.ShapeDtypeStruct`. Floating-point leaves of
+        four or more dimensions count as convolution kernels, those of three if "conv" is in their
+        path; biases, scales, embeddings and the kernels of attention and dense layers, as far as
+        their names tell, do not. `lgnn_jax.explain` says it for each.
+      neuron_axis: the axis of a kernel that counts its neurons: -1 for JAX's `(spatial..., c_in,
+        c_out)`, 0 for `(c_out, c_in, spatial...)`.
+      dense: whether to have dense layers, `(inputs, neurons)`, as well: each by its path.
+
+    Returns:
+      Output-channel count -> `(m, n)`, in ascending order; a table for `lgnn_jax.transform`. Warns
+      of each prime count, whose map is a strip of one column, and of parameters that may be kernels
+      or not, which are left out.
+
+    Raises:
+      ValueError: for a kernel that lacks `neuron_axis`, that has no neurons, or whose neurons seem
+        to be on another axis.
+
+    Reference:
+      Section III-A of the paper: "we store the SOM dimensions as a lookup table".
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> som_table({"conv": {"kernel": jnp.zeros((3, 3, 64, 128)), "bias": jnp.zeros(128)}})
+      {128: (16, 8)}
+    """
+    found = parameters(params)
+    kernels = [p for p in found if p.kind == "convolution"]
+    counts = {_count(p, neuron_axis) for p in kernels}
+    table = {c_out: som_dimensions(c_out) for c_out in sorted(counts)}
+    if dense:
+        axis = 0 if neuron_axis == 0 else -1
+        table |= {
+            f"^{re.escape(p.path)}$": som_dimensions(p.shape[axis])
+            for p in found
+            if len(p.shape) == 2 and p.kind == "other"
+        }
+    for c_out, columns in {rows * columns: columns for rows, columns in table.values()}.items():
+        if columns == 1 and c_out > 1:
+            warnings.warn(
+                f"{c_out} output channels, a prime number, make a ({c_out}, 1) map: a strip, on "
+                "which a neuron has two neighbours at most. A count with divisors makes a plane.",
+                stacklevel=2,
+            )
+    if unclear := [p for p in found if p.kind == "unclear"]:
+        names = ", ".join(f"{p.path} {p.shape}" for p in unclear[:3])
+        warnings.warn(
+            f"left out: {names}{', ...' * (len(unclear) > 3)}: with three axes and no 'conv' in "
+            "its name, a parameter may be a convolution along a line, heads, or stacked layers. To "
+            f"have it on a map, name it in the table: {_remedy(unclear[0])}.",
+            stacklevel=2,
+        )
+    return table
+
+
+class Entry(NamedTuple):
+    """What a table says of a parameter.
+
+    Attributes:
+      parameter: see `Parameter`.
+      key: the key of the table that speaks of it, or None if none does.
+      layer_map: its map, or None for a parameter that is left alone.
+    """
+
+    parameter: Parameter
+    key: int | str | None
+    layer_map: LayerMap | None
+
+
+def layer_maps(
+    params: Any, table: SomTable, *, neuron_axis: int = -1
+) -> dict[str, LayerMap | None]:
+    """Looks up the map of every parameter that `table` speaks of.
+
+    Args:
+      params: any tree of arrays (or `jax.ShapeDtypeStruct`).
+      table: maps an output-channel count (int), or a regular expression that is searched for in the
+        '/'-joined path of a parameter (str), to SOM dimensions `(m, n)`, to a map, to a `LayerMap`,
+        or to None: leave it alone. Strings are tried first, in order; the first match wins. A count
+        applies to convolution kernels only, see `som_table`; a string can name any parameter, a
+        bias by its whole path.
+      neuron_axis: the axis of a parameter that counts its neurons, where the entry is no
+        `LayerMap`.
+
+    Returns:
+      Path -> `LayerMap`, or None for a parameter that the table leaves alone by name; in the order
+      of `params`. Parameters that the table does not speak of (biases, say) are absent.
+
+    Raises:
+      ValueError: for a convolution kernel that no entry covers, that lacks `neuron_axis` or whose
+        neurons seem to be on another axis; for a parameter of three axes that a count may mean or
+        not; for a map whose places are not as many as the parameter's neurons; for a malformed
+        table; and for two parameters with one path.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> stem, conv = jnp.zeros((3, 3, 3, 16)), jnp.zeros((3, 3, 16, 64))
+      >>> params = {"stem": {"kernel": stem}, "conv": {"kernel": conv}}
+      >>> for path, found in layer_maps(params, {"stem": None, 64: (8, 8)}).items():
+      ...     print(path, found)
+      conv/kernel 8x8
+      stem/kernel None
+    """
+    check_table(table)
+    paths = Counter(path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params))
+    maps = {}
+    for p in parameters(params):
+        entry = find_entry(p, table, neuron_axis)
+        if entry.key is None:
+            continue
+        if paths[p.path] > 1:
+            raise ValueError(f"two parameters share the path {p.path!r}: rename one of them.")
+        maps[p.path] = entry.layer_map
+    return maps
+
+
+def find_entry(p: Parameter, table: SomTable, neuron_axis: int) -> Entry:
+    """Returns what a table that is in order says of a parameter; raises as `layer_maps`."""
+    key = _named(p, table)
+    if key is None:
+        if p.kind == "convolution":
+            key = _count(p, neuron_axis)
+            if key not in table:
+                raise ValueError(_uncovered(p, key))
+        elif p.kind == "unclear" and p.shape[neuron_axis if neuron_axis == 0 else -1] in table:
+            raise ValueError(
+                f"{p.path!r} with shape {p.shape} may be a convolution along a line, heads or "
+                f"stacked layers: say in the table which, with {_remedy(p)}, or None to leave it "
+                "alone."
+            )
+        else:
+            return Entry(p, None, None)
+    found = _layer_map(table[key], neuron_axis)
+    if found is not None:
+        try:
+            count = prod(p.shape[axis] for axis in found.axes(p.shape))
+        except ValueError as error:
+            raise ValueError(f"{p.path!r} {error}") from None
+        if found.count != count:
+            raise ValueError(_misfit(p, count, found))
+    return Entry(p, key, found)
+
+
+def warn_of_unmatched(params: Any, table: SomTable, *, neuron_axis: int = -1) -> None:
+    """Warns of a table that no kernel is filtered by, and of patterns that no path holds."""
+    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    known = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
+    for key in table:
+        if isinstance(key, str) and not any(re.search(key, path) for path in paths):
+            warnings.warn(
+                f"som_table key {key!r} matches no parameter path; the paths are {known}",
+                stacklevel=4,
+            )
+    found = parameters(params)
+    if any(p.kind != "bias" for p in found) and not layer_maps(
+        params, table, neuron_axis=neuron_axis
+    ):
+        dense = any(p.kind == "other" and len(p.shape) == 2 for p in found)
+        warnings.warn(
+            f"som_table speaks of none of the parameters, {known}: nothing is filtered."
+            + " For dense layers, lgnn_jax.som_table(params, dense=True) makes one." * dense,
+            stacklevel=4,
+        )
+
+
+def check_table(table: SomTable) -> None:
+    """Raises ValueError for a table that is wrong whatever the parameters are."""
+    if not isinstance(table, Mapping):
+        raise ValueError(
+            "som_table must map channel counts or path patterns to (m, n), got "
+            f"{one_line(table):.80}. lgnn_jax.som_table(params) makes one."
+        )
+    for key, value in table.items():
+        if isinstance(key, str):
+            try:
+                re.compile(key)
+            except (re.error, OverflowError, RecursionError) as error:
+                reason = " ".join(str(error).split())
+                raise ValueError(
+                    f"som_table key {key!r} is not a regular expression: {reason}."
+                ) from None
+        elif isinstance(key, bool) or not isinstance(key, (int, np.integer)):
+            raise ValueError(
+                f"som_table key {key!r} must be an int (a channel count) or a str (a path pattern)."
+            )
+        if not (value is None or isinstance(value, (Map, LayerMap)) or _are_dimensions(value)):
+            raise ValueError(
+                f"som_table[{key!r}] must be (m, n), two positive ints, a map, a LayerMap, or "
+                f"None, got {one_line(value):.80}. lgnn_jax.som_table(params) makes a table."
+            )
+
+
+def _named(p: Parameter, table: SomTable) -> str | None:
+    """The first pattern of a table that means a parameter."""
+    # The name of a layer is found in its bias's path as well, and means its kernel.
+    matches = re.fullmatch if p.kind == "bias" else re.search
+    return next((key for key in table if isinstance(key, str) and matches(key, p.path)), None)
+
+
+def _layer_map(value: Any, neuron_axis: int) -> LayerMap | None:
+    if value is None or isinstance(value, LayerMap):
+        return value
+    if isinstance(value, Map):
+        return LayerMap(value, neuron_axis)
+    return LayerMap(grid(*value), neuron_axis)
+
+
+def _count(p: Parameter, neuron_axis: int) -> int:
+    """The number of neurons of a convolution kernel, where its axis is no matter of doubt."""
+    if not -len(p.shape) <= neuron_axis < len(p.shape):
+        raise ValueError(f"{p.path!r} with shape {p.shape} has no neuron_axis {neuron_axis}.")
+    axis = wrong_way_round(p.shape, neuron_axis)
+    if axis is not None:
+        order = "(c_out, c_in, spatial...)" if axis == 0 else "(spatial..., c_in, c_out)"
+        raise ValueError(
+            f"{p.path!r} with shape {p.shape} looks like {order}: pass neuron_axis={axis}; or, if "
+            f"it is not, say so in the table: {_remedy(p, neuron_axis)}."
+        )
+    return p.shape[neuron_axis]
+
+
+def _remedy(p: Parameter, axis: int = -1) -> str:
+    sides = ", ".join(map(str, som_dimensions(max(p.shape[axis], 1))))
+    return f"{{{re.escape(p.path)!r}: LayerMap(grid({sides}), {axis})}}"
+
+
+def _are_dimensions(value: Any) -> bool:
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and all(isinstance(d, (int, np.integer)) and not isinstance(d, bool) for d in value)
+        and min(value) >= 1
+    )
+
+
+def _uncovered(p: Parameter, c_out: int) -> str:
+    suggestion = som_dimensions(c_out)
+    return (
+        f"som_table covers neither the path nor the channel count of kernel {p.path!r} with shape "
+        f"{p.shape}: add {c_out}: {suggestion}, or {re.escape(p.path)!r}: None to leave it alone."
+    )
+
+
+def _misfit(p: Parameter, count: int, found: LayerMap) -> str:
+    sides = getattr(found.map, "sides", None)
+    if found.groups == 1 and sides is not None and len(sides) == 2:
+        return (
+            f"SOM dimensions {sides} hold {found.count} neurons, but {p.path!r} with shape "
+            f"{p.shape} has {count}: use {som_dimensions(count)} or another pair with that product."
+        )
+    return (
+        f"the map {found} has {found.count} places, but {p.path!r} with shape {p.shape} has "
+        f"{count} neurons on axis {found.neuron_axis}."
+    )

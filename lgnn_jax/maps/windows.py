@@ -1,0 +1,154 @@
+"""How far a neuron reaches on its map: the eta of equations (2) and (3) of the paper."""
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lgnn_jax.maps.grid import Grid
+from lgnn_jax.maps.shapes import Map
+
+
+def gaussian_kernel(sigma: jax.typing.ArrayLike, size: int = 3) -> jax.Array:
+    """Returns the normalised two-dimensional Gaussian neighbourhood function.
+
+    Args:
+      sigma: standard deviation in map units, at least 0; a number or a (possibly traced) scalar. At
+        0 the kernel is the identity: 1 in the middle.
+      size: side of the window, odd.
+
+    Returns:
+      A float32 array `(size, size)`, symmetric, that sums to 1: the outer product of
+      `gaussian_taps(sigma, size)` with itself.
+
+    Raises:
+      ValueError: if `size` is not odd and positive, or `sigma` is known and negative or not finite.
+
+    Reference:
+      Section III-A ("a Gaussian window of a fixed size and shrinking sigma"); section IV-A uses
+      size 3 and sigma 0.5.
+
+    Example:
+      >>> import numpy as np
+      >>> print(np.asarray(gaussian_kernel(0.5)).round(3))
+      [[0.011 0.084 0.011]
+       [0.084 0.619 0.084]
+       [0.011 0.084 0.011]]
+    """
+    taps = gaussian_taps(sigma, size)
+    return jnp.outer(taps, taps)
+
+
+def gaussian_taps(
+    sigma: jax.typing.ArrayLike, size: int = 3, dtype: jax.typing.DTypeLike = jnp.float32
+) -> jax.Array:
+    """Returns the one-dimensional factor of `gaussian_kernel`: `(size,)`, sum 1, of `dtype`."""
+    check_size(size)
+    check_sigma(sigma)
+    squared_offsets = np.arange(-(size // 2), size // 2 + 1, dtype=dtype) ** 2
+    with np.errstate(over="ignore"):  # infinite is as good as beyond the type: all taps are equal
+        sigma = jnp.asarray(sigma, dtype)
+    # 0 / 0 in the middle and a square that underflows are both avoided: the middle is 1 by
+    # definition, and the quotient is squared only after it was taken.
+    scaled = jnp.sqrt(squared_offsets) / jnp.where(sigma == 0, 1.0, sigma)
+    outside = jnp.where(sigma == 0, 0.0, jnp.exp(-0.5 * scaled**2))
+    weights = jnp.where(squared_offsets == 0, 1.0, outside)
+    return weights / weights.sum()
+
+
+def heat_kernel(
+    map: Map, sigma: jax.typing.ArrayLike, dtype: jax.typing.DTypeLike = jnp.float32
+) -> jax.Array:
+    """Returns the neighbourhood that reaches over a whole map, of any shape.
+
+    `exp(-sigma^2 L / 2)`, L the map's Laplacian: what the heat of one place comes to at the others.
+    Symmetric, and its rows add up to 1, so that a gradient's mean is kept.
+
+    Args:
+      map: any map.
+      sigma: width in map units, at least 0; a number or a (possibly traced) scalar. At 0 it is the
+        identity, to rounding.
+      dtype: of the result.
+
+    Returns:
+      An array `(places, places)`.
+
+    Raises:
+      ValueError: if `sigma` is known and negative or not finite.
+
+    Reference:
+      Kondor and Lafferty, "Diffusion kernels on graphs and other discrete structures", 2002.
+
+    Example:
+      >>> import numpy as np
+      >>> from lgnn_jax.maps.grid import ring
+      >>> print(np.asarray(heat_kernel(ring(4), 1.0)).round(3)[0])
+      [0.468 0.216 0.1   0.216]
+    """
+    check_sigma(sigma)
+    with np.errstate(over="ignore"):
+        width = jnp.asarray(sigma, dtype)
+    if isinstance(map, Grid) and len(map.sides) > 1:
+        # Of the sides, as the Laplacian of a grid is a sum over them.
+        kernel = jnp.ones((1, 1), dtype)
+        for side, wraps in zip(map.sides, map.wrap, strict=True):
+            kernel = jnp.kron(kernel, heat_kernel(Grid((side,), (wraps,)), width, dtype))
+        return kernel
+    values, vectors = (x.astype(dtype) for x in _spectrum(map))
+    # The exponent of an infinite width times 0, the eigenvalue of the mean, would be no number.
+    exponents = jnp.where(values == 0, 0, -0.5 * jnp.square(width) * values)
+    kernel = jnp.matmul(
+        vectors * jnp.exp(exponents)[None], vectors.T, precision=jax.lax.Precision.HIGHEST
+    )
+    return kernel
+
+
+@lru_cache(maxsize=32)
+def _spectrum(map: Map) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues of a map's Laplacian, ascending, and its eigenvectors as columns; float64."""
+    values, vectors = np.linalg.eigh(map.laplacian())
+    return np.where(values > 1e-12 * max(values[-1], 1), values, 0.0), vectors
+
+
+def neighbourhood(
+    map: Map, sigma: jax.typing.ArrayLike, size: int | None, dtype: jax.typing.DTypeLike
+) -> jax.Array:
+    """Returns how far a neuron reaches on a map: the taps of a window, or a matrix.
+
+    Args:
+      map: any map.
+      sigma: see `gaussian_taps` and `heat_kernel`.
+      size: side of the window on a grid, odd; None for the whole map. Other maps have no sides: the
+        neighbourhood there is always the whole map.
+      dtype: of the result.
+    """
+    if size is not None and isinstance(map, Grid):
+        return gaussian_taps(sigma, size, dtype)
+    return heat_kernel(map, sigma, dtype)
+
+
+def check_size(size: int) -> None:
+    """Raises ValueError unless `size` is an odd, positive kernel size."""
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd and positive (3, 5, 7, ...), got {size}.")
+
+
+def check_sigma(sigma: Any) -> None:
+    """Raises ValueError if `sigma` is known, and no number or a negative or infinite one."""
+    if isinstance(sigma, jax.core.Tracer):
+        return
+    try:
+        number = float(sigma)
+    except (TypeError, ValueError, OverflowError):  # no number, or an int beyond all floats
+        number = float("nan")
+    if not 0 <= number < float("inf"):
+        raise ValueError(
+            f"sigma must be a finite number, 0 (no filter) or greater, got {one_line(sigma):.80}."
+        )
+
+
+def one_line(value: Any) -> str:
+    """Returns what a value looks like, without its line breaks."""
+    return " ".join(repr(value).split())

@@ -1,0 +1,1 @@
+"""What makes neighbours alike: transformations for optax."""

@@ -1,0 +1,1 @@
+"""Runs: from a config and images to a trained network and its run directory."""

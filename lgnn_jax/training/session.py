@@ -1,0 +1,374 @@
+"""A run made ready: the network for its images, the optimiser, and the steps on the devices."""
+
+import dataclasses
+import functools
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lgnn_jax.maps import table
+from lgnn_jax.models import build_model
+from lgnn_jax.training import data, optimizer
+from lgnn_jax.training.config import Config, from_json, to_json
+from lgnn_jax.training.steps import (
+    AXIS,
+    Metrics,
+    TrainState,
+    init_state,
+    make_draw,
+    make_eval_step,
+    make_train_step,
+    many_eval_steps,
+    many_train_steps,
+    parallelize,
+    replicate,
+)
+
+
+class RunError(Exception):
+    """A run that cannot be started or resumed as asked; one clear line."""
+
+
+class Plan(NamedTuple):
+    """What a config comes to, before any memory or time is spent."""
+
+    model: nn.Module
+    shapes: Any  # the parameters, as jax.ShapeDtypeStruct
+    maps: dict[str, table.LayerMap | None]  # by parameter path
+    steps_per_epoch: int  # the images of a last, incomplete batch rest
+
+
+def plan(config: Config, info: data.Info) -> Plan:
+    """Works out the network, its maps and the steps of a run.
+
+    Args:
+      config: the run.
+      info: its data set.
+
+    Raises:
+      RunError: if the network, its maps, the batch or the padding do not fit the images.
+    """
+    height, width, _ = info.image_shape
+    if config.batch_size > info.train_count:
+        raise RunError(
+            f"batch_size {config.batch_size} exceeds the {info.train_count} training images."
+        )
+    if config.data.pad >= min(height, width):
+        raise RunError(
+            f"data.pad must be less than the sides of {height}x{width} images, "
+            f"got {config.data.pad}."
+        )
+    try:
+        model = build_model(
+            config.model.name,
+            num_classes=len(info.class_names),
+            width=config.model.width,
+            dropout=config.model.dropout,
+            dtype=config.model.dtype,
+            axis_name=AXIS,
+        )
+        shapes = jax.eval_shape(
+            lambda key: model.init(key, jnp.zeros((1, *info.image_shape))), jax.random.key(0)
+        )["params"]
+        maps = table.layer_maps(shapes, optimizer.build_table(config, shapes))
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    paths = [table.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+    for key in config.som.table:
+        if not key.isdecimal() and not any(re.search(key, path) for path in paths):
+            raise RunError(
+                f"som.table: no parameter has {key!r} in its path; --dry-run lists them."
+            )
+    # From wherever it stands, a window that wide sees the whole map and beyond each of its edges; a
+    # window of a million would take minutes to compile.
+    sides = [side for m in maps.values() if m is not None for side in getattr(m.map, "sides", ())]
+    longest = max(sides, default=1)
+    if config.som.kernel_size > 2 * longest + 1:
+        raise RunError(
+            f"som.kernel_size must be at most {2 * longest + 1}, twice the longest side of a map "
+            f"and 1, got {config.som.kernel_size}."
+        )
+    return Plan(model, shapes, maps, info.train_count // config.batch_size)
+
+
+class _Programs(NamedTuple):
+    """The steps on the devices. Compiled once, they serve all runs that differ in the seed alone.
+
+    Where a call makes many steps, sigma is an argument too: they serve all its schedules.
+    """
+
+    tx: optax.GradientTransformation
+    train: Callable
+    evaluate: Callable
+
+
+class Session:
+    """A config, its images and the devices, ready to train and to evaluate.
+
+    Attributes:
+      plan: see `Plan`.
+      devices: those of all processes.
+      initial_state: the state before the first step.
+      init_sha256: digest of the initial parameters.
+      parameter_names: paths of the parameters, in their order.
+      learning_rates: float32 `(epochs,)`.
+      sigmas: float32 `(epochs,)`, widths of the neighbourhood; 0 for the baseline.
+      steps_per_call: so many steps `train_steps` makes in one call: up to 50 on GPUs, 1 on others.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: data.Dataset,
+        devices: list[jax.Device] | None = None,
+        *,
+        steps_per_call: int | None = None,
+    ):
+        """Builds the network, its optimiser and the parallel steps.
+
+        Args:
+          config: the run.
+          dataset: its images.
+          devices: those to train on; all devices of all processes if None.
+          steps_per_call: see the attribute; at least 1 and at most the steps of an epoch. Chosen by
+            the devices if None.
+
+        Raises:
+          RunError: see `plan`; if the batch is not divisible by the devices; and for
+            `steps_per_call` out of range.
+        """
+        devices = jax.devices() if devices is None else devices
+        self.plan = plan(config, dataset.info)
+        if config.batch_size % len(devices):
+            raise RunError(
+                f"batch_size {config.batch_size} is not divisible by the {len(devices)} devices: "
+                f"choose a multiple of {len(devices)}."
+            )
+        self.config, self.dataset, self.devices = config, dataset, devices
+        steps_per_epoch = self.plan.steps_per_epoch
+        if steps_per_call is None:
+            steps_per_call = _even_share(steps_per_epoch, _most_steps_per_call(devices[0]))
+        if not 1 <= steps_per_call <= steps_per_epoch:
+            raise RunError(
+                f"steps_per_call must be at least 1 and at most {steps_per_epoch}, the steps of an "
+                f"epoch, got {steps_per_call}."
+            )
+        self.steps_per_call = steps_per_call
+        self.learning_rates, self.sigmas = (
+            np.broadcast_to(
+                np.asarray(schedule(np.arange(config.epochs) * steps_per_epoch), np.float32),
+                config.epochs,
+            )
+            for schedule in (
+                optimizer.learning_rate(config, steps_per_epoch),
+                optimizer.sigma(config, steps_per_epoch),
+            )
+        )
+        self._programs = _programs(
+            _shared(config, steps_per_call),
+            dataset.info,
+            *(tuple(x.tolist()) for x in data.statistics(dataset.train_images)),
+            tuple(devices),
+            steps_per_call > 1,
+            jax.config.jax_default_prng_impl,
+        )
+        self.initial_state = init_state(
+            self.plan.model, self._programs.tx, dataset.info.image_shape, np.int32(config.seed)
+        )
+        self.init_sha256 = tree_sha256(self.initial_state.params)
+        train, test = (x.reshape(len(x), -1) for x in (dataset.train_images, dataset.test_images))
+        self._train_arrays = replicate((train, dataset.train_labels), devices)
+        self._test_arrays = replicate((test, dataset.test_labels), devices)
+        paths = jax.tree_util.tree_leaves_with_path(self.plan.shapes)
+        self.parameter_names = [table.path_name(path) for path, _ in paths]
+        self._local = np.array([d.process_index == jax.process_index() for d in devices])
+
+    def place(self, state: TrainState) -> TrainState:
+        """Copies a state to the devices; the copy is what a step may use up."""
+        return replicate(state, self.devices)
+
+    def epoch_order(self, epoch: int) -> np.ndarray:
+        """Returns the indices of an epoch, `(steps, local devices, images a device)`."""
+        indices = data.order(self.config.seed, epoch, len(self.dataset.train_images))
+        indices = indices[: self.plan.steps_per_epoch * self.config.batch_size]
+        return indices.reshape(self.plan.steps_per_epoch, len(self.devices), -1)[:, self._local]
+
+    def compile(self) -> float:
+        """Compiles the steps by a first call each, to no effect; returns the seconds it took.
+
+        Ahead-of-time compilation (`lower(...).compile()`) does not take a process's own share of
+        the indices where there are several processes.
+        """
+        started = time.perf_counter()
+        order = self.epoch_order(0)
+        state = self.place(self.initial_state)
+        batches = slice(1 if self.steps_per_call == 1 else None)
+        self._test_sums(state, *(x[batches] for x in self._test_rows()))
+        for size in {last - first for first, last in self.calls(0)}:
+            state, metrics = self._train(state, order[:size], 0)
+            jax.block_until_ready(metrics)
+        return time.perf_counter() - started
+
+    def calls(self, start: int) -> list[tuple[int, int]]:
+        """Returns the first step of an epoch and the step after the last, for each call it takes.
+
+        A call begins at a multiple of `steps_per_call`, wherever a run was cut: so the same steps
+        are made by the same program, to the same bits. What is left over is made one by one.
+
+        Args:
+          start: step of the epoch to go on from.
+        """
+        size, steps = self.steps_per_call, self.plan.steps_per_epoch
+        found = []
+        while start < steps:
+            whole = start % size == 0 and start + size <= steps
+            found.append((start, start + (size if whole else 1)))
+            start = found[-1][1]
+        return found
+
+    def train_steps(
+        self, state: TrainState, rows: np.ndarray, epoch: int
+    ) -> tuple[TrainState, Metrics]:
+        """Makes the steps of one of `calls`.
+
+        Args:
+          state: it is used up.
+          rows: of `epoch_order`, one for each step.
+          epoch: of these steps.
+
+        Returns:
+          The new state; and the metrics, `(steps,)` each, or `()` if `steps_per_call` is 1.
+        """
+        return self._train(state, rows, epoch)
+
+    def _train(self, state, rows, epoch):
+        arguments = state, *self._train_arrays, np.int32(self.config.seed)
+        if self.steps_per_call == 1:
+            (indices,) = rows
+            return self._programs.train(*arguments, indices)
+        return self._programs.train(*arguments, self.sigmas[epoch], rows)
+
+    def evaluate(self, state: TrainState) -> Metrics:
+        """Returns loss and accuracy over the test images, each counted exactly once."""
+        sums = self._test_sums(state, *self._test_rows())
+        return Metrics(*(sums.sum(axis=0) / len(self.dataset.test_images)))
+
+    def _test_rows(self):
+        """Indices and weights of the test images, `(batches, local devices, images a device)`."""
+        count, size = len(self.dataset.test_images), self.config.batch_size
+        batches = -(-count // size)
+        indices = np.arange(batches * size, dtype=np.int32)
+        weights = (indices < count).astype(np.float32)
+        shape = (batches, len(self.devices), -1)
+        indices = np.minimum(indices, count - 1).reshape(shape)
+        return indices[:, self._local], weights.reshape(shape)[:, self._local]
+
+    def _test_sums(self, state, indices, weights):
+        """Loss and correct predictions of each batch, float64 `(batches, 2)`."""
+        arguments = state.params, state.batch_stats, *self._test_arrays
+        if self.steps_per_call > 1:
+            sums = self._programs.evaluate(*arguments, indices, weights)
+            return np.asarray(jax.device_get(sums), np.float64)
+        sums = []
+        for i, w in zip(indices, weights, strict=True):
+            sums.append(self._programs.evaluate(*arguments, i, w))
+            # Read one batch late. Were all of them sent off at once, CPU devices would wait for
+            # each other's sums for ever: threads of one batch hold up those of another.
+            sums[-2:-1] = jax.device_get(sums[-2:-1])
+        return np.array(jax.device_get(sums), np.float64)
+
+
+def _most_steps_per_call(device: jax.Device) -> int:
+    """On a GPU a step starts more than a hundred kernels, and one call for many of them is fast.
+
+    50 steps of VGG-11 take 50 ms on an H200, long beside the start of a call. A signal is answered
+    after a call, so a slow network on a slow GPU keeps it waiting. In a loop XLA's convolutions are
+    20 to 50 times as slow on CPUs, and on one TPU chip VGG-11's filtered step in float32 moves 1.56
+    GB instead of 1.42, by the compiler's figures.
+    """
+    return 1 if device.platform in ("cpu", "tpu") else 50
+
+
+def _even_share(steps: int, most: int) -> int:
+    """The steps of a call: at most `most`, and a divisor of all `steps`, if there is one near.
+
+    Otherwise some steps are left, which take a program of their own.
+    """
+    calls = -(-steps // most)
+    return steps // next((n for n in range(calls, 2 * calls) if steps % n == 0), calls)
+
+
+_MOST_PROGRAMS = 8
+
+
+def _shared(config: Config, steps_per_call: int) -> str:
+    """Returns the config of all runs that this one shares its programs with, as text."""
+    fields = {"name": "run", "seed": 0, "checkpoint_every": 1, "log_every": 1}
+    if steps_per_call > 1 and config.variant == "decreasing":
+        fields["variant"] = "constant"
+    if steps_per_call > 1:
+        fields["som"] = dataclasses.replace(config.som, sigma=0.0)
+    if steps_per_call > 1 or config.variant != "decreasing":
+        fields["epochs"] = 1
+    return to_json(dataclasses.replace(config, **fields))
+
+
+@functools.cache
+def _programs(
+    text: str,
+    info: data.Info,
+    mean: tuple[float, ...],
+    deviation: tuple[float, ...],
+    devices: tuple[jax.Device, ...],
+    many: bool,
+    prng: str,
+) -> _Programs:
+    """Makes the programs of runs that agree in all arguments.
+
+    JAX compiles anew where one of its settings has changed, but for the kind of its random numbers:
+    that is why `prng` is an argument.
+    """
+    del prng
+    if _programs.cache_info().currsize >= _MOST_PROGRAMS:
+        # JAX keeps what it has compiled, wherever else it was dropped. A sweep of a hundred
+        # settings would fill the memory, some 80 MB for each.
+        _programs.cache_clear()
+        jax.clear_caches()
+    config = from_json(text)
+    model, shapes, _, steps_per_epoch = plan(config, info)
+    tx = optimizer.build_optimizer(config, shapes, steps_per_epoch)
+    images = {
+        "image_shape": info.image_shape,
+        "mean": np.array(mean, np.float32),
+        "deviation": np.array(deviation, np.float32),
+    }
+    train = make_train_step(
+        model, tx, config, **images, steps_per_epoch=steps_per_epoch, axis_name=AXIS
+    )
+    evaluate = make_eval_step(model, **images, axis_name=AXIS)
+    if many:
+        train = many_train_steps(train, make_draw(config, AXIS))
+        evaluate = many_eval_steps(evaluate)
+    return _Programs(
+        tx,
+        parallelize(train, devices, whole=4 + many, shares=1, axis=int(many), donate=True),
+        parallelize(evaluate, devices, whole=4, shares=2, axis=int(many)),
+    )
+
+
+def tree_sha256(tree: Any) -> str:
+    """Returns the SHA-256 of a tree of arrays: paths, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
