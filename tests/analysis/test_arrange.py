@@ -69,7 +69,7 @@ def test_bad_input():
         arrange(np.eye(5), (3, 2))
     with pytest.raises(ValueError, match="correlations must be finite"):
         arrange(np.full((6, 6), np.nan), (3, 2))
-    with pytest.raises(ValueError, match=r"map \(-3, -2\) does not fit"):
+    with pytest.raises(ValueError, match="each at least 1, got -3x-2"):
         arrange(np.eye(6), (-3, -2))
     with pytest.raises(ValueError, match="correlations must be symmetric"):
         arrange(np.random.default_rng(0).normal(size=(6, 6)), (3, 2))
