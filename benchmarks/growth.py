@@ -155,7 +155,7 @@ def lower_step(
     planned = plan(config, info)
     tx = build_optimizer(config, planned.shapes, planned.steps_per_epoch)
     step = make_train_step(
-        planned.model,
+        planned.network,
         tx,
         config,
         image_shape=info.image_shape,
@@ -172,7 +172,7 @@ def lower_step(
         step, devices, whole=4 + len(sigma), shares=1, axis=len(rows) - 2, donate=True
     )
     return mapped.lower(
-        jax.eval_shape(partial(init_state, planned.model, tx, info.image_shape), config.seed),
+        jax.eval_shape(partial(init_state, planned.network, tx, info.image_shape), config.seed),
         jax.ShapeDtypeStruct((info.train_count, math.prod(info.image_shape)), np.uint8),
         jax.ShapeDtypeStruct((info.train_count,), np.int32),
         jax.ShapeDtypeStruct((), np.int32),

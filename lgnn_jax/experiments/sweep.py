@@ -18,7 +18,7 @@ from rich.table import Table
 
 from lgnn_jax.analysis.filters import Magnitudes, magnitudes
 from lgnn_jax.analysis.topography import neighbour_correlation
-from lgnn_jax.maps.table import path_name
+from lgnn_jax.maps.grid import as_json
 from lgnn_jax.training.config import Config, Variant
 from lgnn_jax.training.data import Dataset
 from lgnn_jax.training.files import replace_text
@@ -190,20 +190,18 @@ def figures(plan: Plan, params: Any) -> dict[str, Any]:
     "magnitudes" are those of the first layer, "maps" has an entry for each layer with a map of more
     than one neuron.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    kernels = {path_name(path): np.asarray(leaf) for path, leaf in leaves if np.ndim(leaf) > 1}
     maps = {}
-    for path, kernel in kernels.items():
+    for layer, path in plan.layers.items():
         found = plan.maps.get(path)
         if found is not None and found.map.count > 1:
-            figure = neighbour_correlation(kernel, found.map)
-            maps[path.removesuffix("/kernel")] = {
-                "map": list(found.map.sides),
+            figure = neighbour_correlation(np.asarray(plan.weights(params, layer)), found.map)
+            maps[layer] = {
+                "map": as_json(found.map),
                 "neighbours": figure.value,
                 "shuffled": float(figure.shuffled.mean()),
                 "shuffled_deviation": float(figure.shuffled.std()),
             }
-    first = kernels[f"{plan.model.first_layer}/kernel"]
+    first = np.asarray(plan.weights(params, next(iter(plan.layers))))
     return {"magnitudes": magnitudes(first)._asdict(), "maps": maps}
 
 

@@ -123,6 +123,12 @@ def as_map(map: Map | tuple[int, int]) -> Map:
     return grid(*map)
 
 
+def as_json(map: Map) -> list[int] | str:
+    """Returns what a file has of a map: its sides for a plane grid, its name for others."""
+    plane = isinstance(map, Grid) and len(map.sides) == 2 and not any(map.wrap)
+    return list(map.sides) if plane else str(map)
+
+
 def line(n: int) -> Grid:
     """Returns `n` places in a row: `grid(n)`."""
     return grid(n)

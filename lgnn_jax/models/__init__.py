@@ -1,15 +1,18 @@
-"""The networks of the paper by name."""
+"""The networks of the paper by name, and those of any framework as a `Network`."""
 
+import functools
 import re
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from lgnn_jax.models.layers import Activation
+from lgnn_jax.models.linen import LinenNetwork
 from lgnn_jax.models.vgg import CONVOLUTIONS, VGG
 from lgnn_jax.models.wide_resnet import SOM_EXCEPTIONS, WideResNet
 
-__all__ = ["SOM_EXCEPTIONS", "VGG", "Activation", "WideResNet", "build_model"]
+__all__ = ["SOM_EXCEPTIONS", "VGG", "Activation", "WideResNet", "build_model", "build_network"]
 
 
 def build_model(
@@ -52,3 +55,22 @@ def build_model(
         f"unknown network {name!r}: choose vgg11, vgg13, vgg16, vgg19, or wrn<depth>_<widen> with "
         "a depth of 6 n + 4 below 1,000 and widened less than 100 times, such as wrn16_8."
     )
+
+
+@functools.cache
+def build_network(name: str, *, devices: str | None = None, **options: Any) -> LinenNetwork:
+    """Builds a network by name, ready for the trainer; the same object for the same arguments.
+
+    Args:
+      name: see `build_model`.
+      devices: name of the mapped axis over which batch statistics are averaged, if any.
+      **options: see `build_model`.
+
+    Raises:
+      ValueError: see `build_model`.
+
+    Example:
+      >>> build_network("vgg11", num_classes=10).module.depth
+      11
+    """
+    return LinenNetwork(build_model(name, axis_name=devices, **options), synced=True)

@@ -1,7 +1,5 @@
 """VGG with batch normalisation and one fully connected layer (section IV-A of the paper)."""
 
-from typing import ClassVar
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,6 +11,7 @@ from lgnn_jax.models.layers import (
     normalize,
     normalize_and_pool,
 )
+from lgnn_jax.models.network import Stream
 
 # Convolutions of each block, and the channels of all convolutions of a block.
 CONVOLUTIONS = {
@@ -35,7 +34,6 @@ class VGG(nn.Module):
     biases as zero: torchvision's choice.
 
     Attributes:
-      first_layer: name of the convolution that reads the images.
       depth: 11, 13, 16 or 19.
       num_classes: number of logits.
       width: factor on the number of channels, positive; 1 is the published network.
@@ -47,8 +45,6 @@ class VGG(nn.Module):
       2015, table 1 (A, B, D, E). With 100 classes VGG-11 has 9,277,284 parameters, VGG-19
       20,086,692.
     """
-
-    first_layer: ClassVar[str] = "conv1_1"
 
     depth: int
     num_classes: int
@@ -98,3 +94,21 @@ class VGG(nn.Module):
         )(x)
         logits = logits.astype(jnp.float32)
         return (logits, named) if activations else logits
+
+    def streams(self) -> list[Stream]:
+        """Returns the streams of channels, from the images to the logits; each is independent.
+
+        Example:
+          >>> VGG(11, num_classes=10).streams()[0]
+          Stream(writers=('conv1_1',), norms=('bn1_1',), readers=('conv2_1',))
+        """
+        names = [
+            f"{block}_{i}"
+            for block, count in enumerate(CONVOLUTIONS[self.depth], start=1)
+            for i in range(1, count + 1)
+        ]
+        readers = [f"conv{name}" for name in names[1:]] + ["head"]
+        return [
+            Stream((f"conv{name}",), (f"bn{name}",), (reader,))
+            for name, reader in zip(names, readers, strict=True)
+        ]

@@ -1,7 +1,5 @@
 """Wide residual networks with dropout (section IV-A of the paper)."""
 
-from typing import ClassVar
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,6 +12,7 @@ from lgnn_jax.models.layers import (
     dropout,
     normalize,
 )
+from lgnn_jax.models.network import Stream
 
 # Table II of the paper filters three sets of layers. Each is a few patterns that leave layers
 # alone, to stand before the channel counts of a table.
@@ -64,7 +63,6 @@ class WideResNet(nn.Module):
     uniform within +-1/sqrt(fan-in), with zero bias, as the authors' code has it.
 
     Attributes:
-      first_layer: name of the convolution that reads the images.
       depth: `6 n + 4`, with n blocks in a group: 10, 16, 22, 28, 40, ...
       widen: factor on the 16, 32 and 64 channels of the groups, at least 1.
       num_classes: number of logits.
@@ -77,8 +75,6 @@ class WideResNet(nn.Module):
       Zagoruyko and Komodakis, "Wide Residual Networks", 2016, table 1. With 100 classes WRN-16-8
       has 11,007,540 parameters, WRN-28-10 36,536,884.
     """
-
-    first_layer: ClassVar[str] = "stem"
 
     depth: int
     widen: int
@@ -131,3 +127,24 @@ class WideResNet(nn.Module):
         )(x)
         logits = logits.astype(jnp.float32)
         return (logits, named) if activations else logits
+
+    def streams(self) -> list[Stream]:
+        """Returns the streams of channels, from the images to the logits; each is independent."""
+        found = []
+        # The stream of the stem goes on through the first group if that neither widens nor halves
+        # it.
+        writers, norms, readers = ["stem"], [], []
+        features = max(1, round(16 * self.width))
+        for group, channels in enumerate((16, 32, 64), start=1):
+            before, features = features, max(1, round(channels * self.widen * self.width))
+            for i in range(1, (self.depth - 4) // 6 + 1):
+                name = f"group{group}_block{i}"
+                norms.append(f"{name}/bn1")
+                readers.append(f"{name}/conv1")
+                if i == 1 and (group > 1 or before != features):
+                    readers.append(f"{name}/shortcut")
+                    found.append(Stream(tuple(writers), tuple(norms), tuple(readers)))
+                    writers, norms, readers = [f"{name}/shortcut"], [], []
+                found.append(Stream((f"{name}/conv1",), (f"{name}/bn2",), (f"{name}/conv2",)))
+                writers.append(f"{name}/conv2")
+        return [*found, Stream(tuple(writers), (*norms, "bn"), (*readers, "head"))]

@@ -84,12 +84,14 @@ class Checkpoints:
         Damaged ones are named and passed over. Loading runs no code: a checkpoint is arrays.
 
         Args:
-          target: a tree with the structure, shapes and types that the checkpoint must have.
+          target: a tree with the structure, shapes and types that the checkpoint must have. A dict
+            may have some of the parts of the state alone: only they are read.
 
         Raises:
           CheckpointError: if all that there are are damaged, or the newest whole one is of other
             arrays than `target`.
         """
+        some = set(target) if isinstance(target, dict) else None
         steps = self.steps()
         for step in reversed(steps):
             folder = self._folder / str(step)
@@ -98,14 +100,15 @@ class Checkpoints:
             except CheckpointError as error:
                 self._say(f"checkpoint {step} is passed over: {error}")
                 continue
-            _compare(folder, manifest["arrays"], _arrays(target))
+            arrays = manifest["arrays"]
+            if some is not None:
+                arrays = {k: a for k, a in arrays.items() if k.partition("/")[0] in some}
+            _compare(folder, arrays, _arrays(target))
             try:
                 shapes = jax.tree.map(
                     lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), target
                 )
-                return _checkpointer().restore(
-                    folder / _STATE, args=ocp.args.StandardRestore(shapes)
-                )
+                return _read(folder / _STATE, shapes, partial=some is not None)
             except Exception as error:
                 raise CheckpointError(f"{folder} cannot be read: {_reason(error)}") from error
         if steps:
@@ -122,6 +125,17 @@ def _checkpointer():
     )
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _read(folder: Path, shapes: Any, *, partial: bool) -> Any:
+    if not partial:
+        return _checkpointer().restore(folder, args=ocp.args.StandardRestore(shapes))
+    arguments = ocp.checkpoint_utils.construct_restore_args(shapes)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(
+            folder,
+            args=ocp.args.PyTreeRestore(item=shapes, restore_args=arguments, partial_restore=True),
+        )
 
 
 def _write(folder: Path, step: int, state: Any) -> None:

@@ -13,10 +13,13 @@ import pydantic
 
 from lgnn_jax.maps import table, windows
 from lgnn_jax.methods import filtering
+from lgnn_jax.methods.method import NAMED, Method
+from lgnn_jax.training import own
 
 _FORBID_UNKNOWN = pydantic.ConfigDict(extra="forbid")
 
-Variant = Literal["baseline", "constant", "decreasing"]
+Variant = Literal["baseline", "constant", "decreasing"] | str
+_MAPS = ("grid", "hexagonal", "line", "ring", "sphere")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Model:
     """The network."""
 
     name: str = "vgg11"
-    """vgg11, vgg13, vgg16, vgg19, or a Wide ResNet, wrn16_8 for depth 16 and width 8."""
+    """vgg11, vgg13, vgg16, vgg19; a Wide ResNet, wrn16_8 for depth 16 and width 8; or a Python file
+    that defines network(num_classes)."""
     width: float = 1.0
     """Factor on the number of channels; 0.25 for small machines."""
     dropout: float = 0.3
@@ -99,12 +103,18 @@ class Som:
 
     sigma: float = 0.5
     """Width of the Gaussian neighbourhood, in map units; 0 for no filter."""
-    kernel_size: int = 3
-    """Side of the window, in map units; odd."""
+    kernel_size: int | None = 3
+    """Side of the window, in map units; odd. None for the whole map, as always on maps that are no
+    grids."""
     padding: filtering.Padding = "replicate"
     """What lies beyond the map's edge; wrap makes it a torus."""
     method: filtering.Form = "auto"
     """How the filter is computed; auto is the fastest known for the platform."""
+    floor: float = 0.0
+    """Share of the gradient that passes unfiltered, in [0, 1]."""
+    map: str = "grid"
+    """Shape of the maps: grid (nearly square), hexagonal, line, ring, sphere, or a Python file that
+    defines map(neurons)."""
     layers: Literal["main", "resblocks", "all"] = "all"
     """Of a Wide ResNet: main branch of the blocks; blocks with shortcuts; all convolutions."""
     table: dict[str, tuple[int, int] | None] = field(default_factory=dict)
@@ -117,8 +127,11 @@ class Som:
         """See `Model`."""
         with _naming("som.sigma"):
             windows.check_sigma(self.sigma)
-        with _naming("som.kernel_size"):
-            windows.check_size(self.kernel_size)
+        if self.kernel_size is not None:
+            with _naming("som.kernel_size"):
+                windows.check_size(self.kernel_size)
+        _require(0 <= self.floor <= 1, "som.floor", "in [0, 1]", self.floor)
+        _one_of("som.map", self.map, _MAPS)
         with _naming("som.table"):
             table.check_table(self.table)
         for key in self.table:
@@ -133,7 +146,8 @@ class Config:
     """Name of the run directory; letters, digits, '.', '_' and '-'."""
     variant: Variant = "constant"
     """baseline: no filter; constant: sigma stays; decreasing: sigma falls with every epoch, towards
-    0 (equation 4 of the paper)."""
+    0 (equation 4 of the paper); or a Python file that defines method(table), which returns an optax
+    transformation."""
     seed: int = 0
     """Seed of the initial weights, the order of the images, augmentation and dropout."""
     epochs: int = 200
@@ -156,6 +170,7 @@ class Config:
 
     def __post_init__(self):
         """See `Model`."""
+        _one_of("variant", self.variant, tuple(NAMED))
         valid = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None
         _require(valid, "name", "letters, digits, '.', '_' and '-'", self.name)
         _require(0 <= self.seed < 2**31, "seed", "in [0, 2**31)", self.seed)
@@ -166,6 +181,42 @@ class Config:
                 f"som.layers must be 'all' for {self.model.name}, got {self.som.layers!r}: only a "
                 "Wide ResNet has residual blocks."
             )
+
+    @property
+    def method(self) -> Method:
+        """What makes the map: the variant, with the window of `som`.
+
+        Raises:
+          ValueError: for a variant that is a file and defines no method.
+        """
+        if own.is_file(self.variant):
+            with _naming("variant"):
+                return Method(own=own.load(self.variant, "method"))
+        found = NAMED[self.variant]
+        if found.filter is None:
+            return found
+        window = dataclasses.replace(
+            found.filter,
+            sigma=self.som.sigma,
+            kernel_size=self.som.kernel_size,
+            padding=self.som.padding,
+            form=self.som.method,
+            floor=self.som.floor,
+        )
+        return dataclasses.replace(found, filter=window)
+
+    @property
+    def is_annealed(self) -> bool:
+        """Whether the width of the neighbourhood changes, so that a step depends on the epochs."""
+        found = self.method.filter
+        return found is not None and found.schedule != "constant"
+
+    def without_sigma(self) -> "Config":
+        """Returns the same run but for the width of its filter and that width's schedule."""
+        if self.method.filter is None:
+            return self
+        som = dataclasses.replace(self.som, sigma=0.0)
+        return dataclasses.replace(self, variant="constant", som=som)
 
 
 def to_json(config: Config) -> str:
@@ -246,6 +297,13 @@ def _naming(name: str):
 def _require(valid: bool, name: str, right: str, value: Any) -> None:
     if not valid:
         raise ValueError(f"{name} must be {right}, got {value!r}.")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raises ValueError unless a value is known or names a Python file."""
+    *first, last = map(repr, known)
+    right = f"{', '.join(first)} or {last}, or a Python file"
+    _require(value in known or own.is_file(value), name, right, value)
 
 
 def _positive(name: str, value: float) -> None:

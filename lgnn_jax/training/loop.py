@@ -116,15 +116,15 @@ class _Recorder:
             raise RunError(f"the test loss is {metrics.loss} {self._where(step)}. {_ADVICE}")
         self._record(step, "test", metrics, len(self._session.dataset.test_images) / seconds)
         plan = self._session.plan
-        first = plan.model.first_layer
-        if found := plan.maps.get(f"{first}/kernel"):
+        first, path = next(iter(plan.layers.items()))
+        if found := plan.maps.get(path):
             self._log.filters(
-                step, found.map.sides, lambda: jax.device_get(state.params[first]["kernel"])
+                step, found.map, lambda: jax.device_get(plan.weights(state.params, first))
             )
 
     def check(self, state, step):
         """Raises RunError if anything in the state is not finite: a step does not look at all."""
-        for part in (state.params, state.batch_stats, state.opt_state):
+        for part in (*state.network, state.opt_state):
             for path, leaf in jax.tree_util.tree_leaves_with_path(part):
                 if not np.isfinite(leaf).all():
                     raise RunError(

@@ -1,51 +1,73 @@
-"""The paper's optimiser from a config: filter, weight decay, momentum, piecewise schedule."""
+"""The optimiser of a run: its method -> weight decay -> momentum -> piecewise schedule."""
 
+import functools
 from typing import Any
 
+import numpy as np
 import optax
 
+from lgnn_jax.maps import hexagonal, sphere
+from lgnn_jax.maps.grid import grid, line, ring, som_dimensions
+from lgnn_jax.maps.shapes import Map
 from lgnn_jax.maps.table import SomTable, som_table
-from lgnn_jax.methods.schedules import constant_sigma, decreasing_sigma, piecewise_schedule
-from lgnn_jax.methods.transform import transform
+from lgnn_jax.methods.schedules import piecewise_schedule
 from lgnn_jax.models.wide_resnet import SOM_EXCEPTIONS
+from lgnn_jax.training import own
 from lgnn_jax.training.config import Config
 
 
 def build_optimizer(
-    config: Config, params: Any, steps_per_epoch: int
+    config: Config, params: Any, steps_per_epoch: int, *, neuron_axis: int = -1
 ) -> optax.GradientTransformation:
     """Builds the optimiser of section IV-A.
 
     Args:
-      config: the run; `variant` "baseline" leaves the filter out.
+      config: the run; see `Config.method` for what comes first.
       params: the network's parameters, arrays or `jax.ShapeDtypeStruct`.
       steps_per_epoch: updates in an epoch, at least 1.
+      neuron_axis: of the network's kernels.
 
     Returns:
       Filter -> weight decay on all parameters -> momentum -> learning rate: the order in which
       PyTorch's SGD sees a filtered gradient.
     """
-    chain = [
+    return optax.chain(
+        *config.method.transformations(
+            build_table(config, params, neuron_axis=neuron_axis),
+            steps_per_epoch=steps_per_epoch,
+            epochs=config.epochs,
+            neuron_axis=neuron_axis,
+        ),
         optax.add_decayed_weights(config.optimizer.weight_decay),
         optax.sgd(learning_rate(config, steps_per_epoch), momentum=config.optimizer.momentum),
-    ]
-    if config.variant != "baseline":
-        lgnn = transform(
-            build_table(config, params),
-            sigma=sigma(config, steps_per_epoch),
-            kernel_size=config.som.kernel_size,
-            padding=config.som.padding,
-            method=config.som.method,
-        )
-        chain.insert(0, lgnn)
-    return optax.chain(*chain)
+    )
 
 
-def build_table(config: Config, params: Any) -> SomTable:
+def build_table(config: Config, params: Any, *, neuron_axis: int = -1) -> SomTable:
     """Returns the run's SOM table: the config's patterns, the layers left out, then the counts."""
-    counts = {int(key): dims for key, dims in config.som.table.items() if key.isdecimal()}
-    patterns = {key: dims for key, dims in config.som.table.items() if not key.isdecimal()}
-    return {**patterns, **SOM_EXCEPTIONS[config.som.layers], **som_table(params), **counts}
+    som = config.som
+    wrap = som.padding == "wrap"
+    shape = functools.partial(_shape, som.map, wrap)
+    known = {key: dims and grid(*dims, wrap=wrap) for key, dims in som.table.items()}
+    counts = {int(key): value for key, value in known.items() if key.isdecimal()}
+    patterns = {key: value for key, value in known.items() if not key.isdecimal()}
+    found = {count: shape(count) for count in som_table(params, neuron_axis=neuron_axis)}
+    return {**patterns, **SOM_EXCEPTIONS[som.layers], **found, **counts}
+
+
+def _shape(name: str, wrap: bool, count: int) -> Map:
+    """The map of a layer of so many neurons."""
+    if own.is_file(name):
+        return own.load(name, "map")(count)
+    m, n = som_dimensions(count)
+    shapes = {
+        "grid": lambda: grid(m, n, wrap=wrap),
+        "hexagonal": lambda: hexagonal.hexagonal(m, n, wrap=wrap),
+        "line": lambda: line(count),
+        "ring": lambda: ring(count),
+        "sphere": lambda: sphere.sphere(count),
+    }
+    return shapes[name]()
 
 
 def learning_rate(config: Config, steps_per_epoch: int) -> optax.Schedule:
@@ -54,10 +76,11 @@ def learning_rate(config: Config, steps_per_epoch: int) -> optax.Schedule:
     return piecewise_schedule(o.learning_rate, o.decay_factor, o.decay_epochs, steps_per_epoch)
 
 
-def sigma(config: Config, steps_per_epoch: int) -> optax.Schedule:
-    """Returns the run's width of the neighbourhood: step -> sigma; 0 for the baseline."""
-    if config.variant == "decreasing":
-        return decreasing_sigma(
-            config.som.sigma, steps_per_epoch=steps_per_epoch, epochs=config.epochs
-        )
-    return constant_sigma(0.0 if config.variant == "baseline" else config.som.sigma)
+def sigmas(config: Config) -> np.ndarray:
+    """Returns the width of the neighbourhood by epoch, float32; 0 where there is no filter."""
+    low_pass = config.method.filter
+    if low_pass is None:
+        return np.zeros(config.epochs, np.float32)
+    width = low_pass.width(steps_per_epoch=1, epochs=config.epochs)
+    found = np.asarray(width(np.arange(config.epochs)), np.float32)
+    return np.broadcast_to(found, config.epochs)

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import json
-import math
 import os
 import platform
 import socket
@@ -19,6 +18,7 @@ import optax
 from jax.experimental import multihost_utils
 
 import lgnn_jax
+from lgnn_jax.models.network import Network
 from lgnn_jax.training import checkpoint, data, loop
 from lgnn_jax.training.config import Config, difference, from_json, to_json
 from lgnn_jax.training.files import replace_text
@@ -96,7 +96,13 @@ def load_config(run_dir: Path) -> Config:
 
 
 def run(
-    config: Config, dataset: data.Dataset, run_dir: Path, log: Log, *, resume: bool = False
+    config: Config,
+    dataset: data.Dataset,
+    run_dir: Path,
+    log: Log,
+    *,
+    resume: bool = False,
+    network: Network | None = None,
 ) -> tuple[dict[str, Any], Plan, TrainState]:
     """Trains a network from a config, or goes on from the newest checkpoint.
 
@@ -106,6 +112,8 @@ def run(
       run_dir: where config.json, metrics.jsonl, checkpoints/ and summary.json go.
       log: shows the progress, and keeps the metrics.
       resume: whether to go on with the run in `run_dir`.
+      network: to train, instead of the one that `config.model` names. A run that goes on needs the
+        same again.
 
     Returns:
       The summary (as in summary.json), the plan and the final state.
@@ -118,7 +126,7 @@ def run(
       Stopped: if SIGINT or SIGTERM came; there is a checkpoint of the last step.
     """
     check_run_dir(run_dir, config, resume=resume)
-    session = Session(config, dataset)
+    session = Session(config, dataset, network=network)
     try:
         multihost_utils.sync_global_devices("run directory checked")  # before process 0 changes it
         if jax.process_index() != 0:
@@ -261,22 +269,3 @@ def _read_summary(path):
     except (ValueError, KeyError, TypeError):
         raise RunError(f"{path} is damaged: once it is removed, --resume makes it anew.") from None
     return summary
-
-
-def restore(config: Config, dataset: data.Dataset, run_dir: Path) -> tuple[Session, TrainState]:
-    """Returns a session of a run that was begun, and the state of its newest checkpoint.
-
-    The session has as many of the devices as the batch can be shared among.
-
-    Raises:
-      RunError: if `run_dir` holds no checkpoint, or a damaged one.
-    """
-    checkpoints = checkpoint.Checkpoints(run_dir)
-    if not checkpoints.steps():
-        raise RunError(f"{run_dir} holds no checkpoint.")
-    devices = jax.devices()
-    session = Session(config, dataset, devices[: math.gcd(config.batch_size, len(devices))])
-    try:
-        return session, session.place(checkpoints.restore(session.initial_state))
-    except checkpoint.CheckpointError as error:
-        raise RunError(str(error)) from error

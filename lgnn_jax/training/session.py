@@ -8,27 +8,21 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from lgnn_jax.maps import table
-from lgnn_jax.models import build_model
-from lgnn_jax.training import data, optimizer
-from lgnn_jax.training.config import Config, from_json, to_json
+from lgnn_jax.models import build_network
+from lgnn_jax.models.network import Network, at_path, neurons_last
+from lgnn_jax.training import data, optimizer, own
+from lgnn_jax.training.config import Config, Model, from_json, to_json
 from lgnn_jax.training.steps import (
     AXIS,
     Metrics,
     TrainState,
     init_state,
-    make_draw,
-    make_eval_step,
-    make_train_step,
-    many_eval_steps,
-    many_train_steps,
-    parallelize,
+    make_parallel_steps,
     replicate,
 )
 
@@ -40,18 +34,32 @@ class RunError(Exception):
 class Plan(NamedTuple):
     """What a config comes to, before any memory or time is spent."""
 
-    model: nn.Module
+    network: Network
     shapes: Any  # the parameters, as jax.ShapeDtypeStruct
     maps: dict[str, table.LayerMap | None]  # by parameter path
     steps_per_epoch: int  # the images of a last, incomplete batch rest
 
+    @property
+    def layers(self) -> dict[str, str]:
+        """The path of each layer's kernel by the layer's name, from images to logits."""
+        return self.network.layers(self.shapes)
 
-def plan(config: Config, info: data.Info) -> Plan:
+    def weights(self, params: Any, layer: str) -> jax.Array:
+        """Returns the kernel of a layer, with its neurons on the last axis."""
+        path = self.layers[layer]
+        kernel = at_path(params, path)
+        found = self.maps.get(path)
+        axes = found.axes(kernel.shape) if found else (self.network.neuron_axis % kernel.ndim,)
+        return neurons_last(kernel, axes)
+
+
+def plan(config: Config, info: data.Info, network: Network | None = None) -> Plan:
     """Works out the network, its maps and the steps of a run.
 
     Args:
       config: the run.
       info: its data set.
+      network: to train, instead of the one that `config.model` names.
 
     Raises:
       RunError: if the network, its maps, the batch or the padding do not fit the images.
@@ -67,18 +75,14 @@ def plan(config: Config, info: data.Info) -> Plan:
             f"got {config.data.pad}."
         )
     try:
-        model = build_model(
-            config.model.name,
-            num_classes=len(info.class_names),
-            width=config.model.width,
-            dropout=config.model.dropout,
-            dtype=config.model.dtype,
-            axis_name=AXIS,
+        if network is None:
+            network = _named_network(config.model, len(info.class_names))
+        shapes, _ = jax.eval_shape(
+            lambda key: network.init(key, info.image_shape), jax.random.key(0)
         )
-        shapes = jax.eval_shape(
-            lambda key: model.init(key, jnp.zeros((1, *info.image_shape))), jax.random.key(0)
-        )["params"]
-        maps = table.layer_maps(shapes, optimizer.build_table(config, shapes))
+        axis = network.neuron_axis
+        found = optimizer.build_table(config, shapes, neuron_axis=axis)
+        maps = table.layer_maps(shapes, found, neuron_axis=axis)
     except ValueError as error:
         raise RunError(str(error)) from error
     paths = [table.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
@@ -91,12 +95,27 @@ def plan(config: Config, info: data.Info) -> Plan:
     # window of a million would take minutes to compile.
     sides = [side for m in maps.values() if m is not None for side in getattr(m.map, "sides", ())]
     longest = max(sides, default=1)
-    if config.som.kernel_size > 2 * longest + 1:
+    size = config.som.kernel_size
+    if size is not None and size > 2 * longest + 1:
         raise RunError(
             f"som.kernel_size must be at most {2 * longest + 1}, twice the longest side of a map "
-            f"and 1, got {config.som.kernel_size}."
+            f"and 1, got {size}."
         )
-    return Plan(model, shapes, maps, info.train_count // config.batch_size)
+    return Plan(network, shapes, maps, info.train_count // config.batch_size)
+
+
+def _named_network(model: Model, num_classes: int) -> Network:
+    """The network that a config names; of a file, the one that its function returns."""
+    if own.is_file(model.name):
+        return own.load(model.name, "network")(num_classes)
+    return build_network(
+        model.name,
+        num_classes=num_classes,
+        width=model.width,
+        dropout=model.dropout,
+        dtype=model.dtype,
+        devices=AXIS,
+    )
 
 
 class _Programs(NamedTuple):
@@ -131,6 +150,7 @@ class Session:
         devices: list[jax.Device] | None = None,
         *,
         steps_per_call: int | None = None,
+        network: Network | None = None,
     ):
         """Builds the network, its optimiser and the parallel steps.
 
@@ -140,13 +160,14 @@ class Session:
           devices: those to train on; all devices of all processes if None.
           steps_per_call: see the attribute; at least 1 and at most the steps of an epoch. Chosen by
             the devices if None.
+          network: to train, instead of the one that `config.model` names.
 
         Raises:
           RunError: see `plan`; if the batch is not divisible by the devices; and for
             `steps_per_call` out of range.
         """
         devices = jax.devices() if devices is None else devices
-        self.plan = plan(config, dataset.info)
+        self.plan = plan(config, dataset.info, network)
         if config.batch_size % len(devices):
             raise RunError(
                 f"batch_size {config.batch_size} is not divisible by the {len(devices)} devices: "
@@ -162,18 +183,12 @@ class Session:
                 f"epoch, got {steps_per_call}."
             )
         self.steps_per_call = steps_per_call
-        self.learning_rates, self.sigmas = (
-            np.broadcast_to(
-                np.asarray(schedule(np.arange(config.epochs) * steps_per_epoch), np.float32),
-                config.epochs,
-            )
-            for schedule in (
-                optimizer.learning_rate(config, steps_per_epoch),
-                optimizer.sigma(config, steps_per_epoch),
-            )
-        )
+        rates = optimizer.learning_rate(config, 1)(np.arange(config.epochs))
+        self.learning_rates = np.broadcast_to(np.asarray(rates, np.float32), config.epochs)
+        self.sigmas = optimizer.sigmas(config)
         self._programs = _programs(
             _shared(config, steps_per_call),
+            network,
             dataset.info,
             *(tuple(x.tolist()) for x in data.statistics(dataset.train_images)),
             tuple(devices),
@@ -181,7 +196,7 @@ class Session:
             jax.config.jax_default_prng_impl,
         )
         self.initial_state = init_state(
-            self.plan.model, self._programs.tx, dataset.info.image_shape, np.int32(config.seed)
+            self.plan.network, self._programs.tx, dataset.info.image_shape, np.int32(config.seed)
         )
         self.init_sha256 = tree_sha256(self.initial_state.params)
         train, test = (x.reshape(len(x), -1) for x in (dataset.train_images, dataset.test_images))
@@ -273,7 +288,7 @@ class Session:
 
     def _test_sums(self, state, indices, weights):
         """Loss and correct predictions of each batch, float64 `(batches, 2)`."""
-        arguments = state.params, state.batch_stats, *self._test_arrays
+        arguments = *state.network, *self._test_arrays
         if self.steps_per_call > 1:
             sums = self._programs.evaluate(*arguments, indices, weights)
             return np.asarray(jax.device_get(sums), np.float64)
@@ -312,11 +327,9 @@ _MOST_PROGRAMS = 8
 def _shared(config: Config, steps_per_call: int) -> str:
     """Returns the config of all runs that this one shares its programs with, as text."""
     fields = {"name": "run", "seed": 0, "checkpoint_every": 1, "log_every": 1}
-    if steps_per_call > 1 and config.variant == "decreasing":
-        fields["variant"] = "constant"
     if steps_per_call > 1:
-        fields["som"] = dataclasses.replace(config.som, sigma=0.0)
-    if steps_per_call > 1 or config.variant != "decreasing":
+        config = config.without_sigma()
+    if not config.is_annealed:
         fields["epochs"] = 1
     return to_json(dataclasses.replace(config, **fields))
 
@@ -324,6 +337,7 @@ def _shared(config: Config, steps_per_call: int) -> str:
 @functools.cache
 def _programs(
     text: str,
+    network: Network | None,
     info: data.Info,
     mean: tuple[float, ...],
     deviation: tuple[float, ...],
@@ -343,25 +357,20 @@ def _programs(
         _programs.cache_clear()
         jax.clear_caches()
     config = from_json(text)
-    model, shapes, _, steps_per_epoch = plan(config, info)
-    tx = optimizer.build_optimizer(config, shapes, steps_per_epoch)
-    images = {
-        "image_shape": info.image_shape,
-        "mean": np.array(mean, np.float32),
-        "deviation": np.array(deviation, np.float32),
-    }
-    train = make_train_step(
-        model, tx, config, **images, steps_per_epoch=steps_per_epoch, axis_name=AXIS
-    )
-    evaluate = make_eval_step(model, **images, axis_name=AXIS)
-    if many:
-        train = many_train_steps(train, make_draw(config, AXIS))
-        evaluate = many_eval_steps(evaluate)
-    return _Programs(
+    network, shapes, _, steps_per_epoch = plan(config, info, network)
+    tx = optimizer.build_optimizer(config, shapes, steps_per_epoch, neuron_axis=network.neuron_axis)
+    train, evaluate = make_parallel_steps(
+        network,
         tx,
-        parallelize(train, devices, whole=4 + many, shares=1, axis=int(many), donate=True),
-        parallelize(evaluate, devices, whole=4, shares=2, axis=int(many)),
+        config,
+        image_shape=info.image_shape,
+        mean=np.array(mean, np.float32),
+        deviation=np.array(deviation, np.float32),
+        steps_per_epoch=steps_per_epoch,
+        devices=devices,
+        many=many,
     )
+    return _Programs(tx, train, evaluate)
 
 
 def tree_sha256(tree: Any) -> str:

@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import flax
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
 
+from lgnn_jax.models.network import Network
 from lgnn_jax.training import data
 from lgnn_jax.training.config import Config
 
@@ -25,7 +25,8 @@ class TrainState:
     Attributes:
       step: int32 `()`, updates so far.
       params: the network's parameters.
-      batch_stats: running statistics of its batch normalisation.
+      batch_stats: what else it keeps, the running statistics of its batch normalisation; `{}` if
+        nothing.
       opt_state: the optimiser's state.
       sums: float32 `(3,)`: loss, correct predictions and images, summed over the epoch so far.
       skipped: int32 `()`, updates that were left out, as a loss or gradient was not finite.
@@ -37,6 +38,16 @@ class TrainState:
     opt_state: Any
     sums: jax.Array
     skipped: jax.Array
+
+    @property
+    def network(self) -> tuple[Any, Any]:
+        """The parameters and the state of the network: the first two arguments of its `apply`."""
+        return self.params, self.batch_stats
+
+    @staticmethod
+    def parts(params: Any, state: Any) -> dict[str, Any]:
+        """What a reader of a checkpoint needs of it: the network, and how far it was trained."""
+        return {"step": np.int32(0), "params": params, "batch_stats": state}
 
 
 class Metrics(NamedTuple):
@@ -51,7 +62,7 @@ class Metrics(NamedTuple):
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def init_state(
-    model: nn.Module,
+    network: Network,
     tx: optax.GradientTransformation,
     image_shape: tuple[int, ...],
     seed: jax.typing.ArrayLike,
@@ -59,21 +70,25 @@ def init_state(
     """Returns the state before the first step. One program serves all seeds.
 
     Args:
-      model: the network.
+      network: what is trained.
       tx: its optimiser.
       image_shape: `(height, width, channels)`.
       seed: of the initial parameters, in [0, 2**31).
     """
-    key = jax.random.fold_in(jax.random.key(seed), 0)
-    variables = model.init(key, jnp.zeros((1, *image_shape)))
+    params, batch_stats = network.init(initial_key(seed), image_shape)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
-        opt_state=tx.init(variables["params"]),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=tx.init(params),
         sums=jnp.zeros(3),
         skipped=jnp.zeros((), jnp.int32),
     )
+
+
+def initial_key(seed: jax.typing.ArrayLike) -> jax.Array:
+    """Returns the key that a run's initial parameters are drawn with."""
+    return jax.random.fold_in(jax.random.key(seed), 0)
 
 
 class Drawn(NamedTuple):
@@ -105,7 +120,7 @@ def make_draw(config: Config, axis_name: str | None = None) -> Callable[..., Dra
 
 
 def make_train_step(
-    model: nn.Module,
+    network: Network,
     tx: optax.GradientTransformation,
     config: Config,
     *,
@@ -129,7 +144,7 @@ def make_train_step(
     optimiser: see `lgnn_jax.transform` for `sigma`.
 
     Args:
-      model: the network, built with the same `axis_name`.
+      network: what is trained; built for the same `axis_name`, if it is `synced`.
       tx: the optimiser.
       config: the run, for its augmentation and `on_nan`.
       image_shape: `(height, width, channels)`.
@@ -150,17 +165,11 @@ def make_train_step(
         y = labels[indices]
 
         def loss_fn(params):
-            logits, updated = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                x,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": drawn.dropout},
-            )
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-            correct = (logits.argmax(-1) == y).sum().astype(jnp.float32)
+            out = network.apply(params, state.batch_stats, x, train=True, rng=drawn.dropout)
+            losses = optax.softmax_cross_entropy_with_integer_labels(out.logits, y)
+            correct = (out.logits.argmax(-1) == y).sum().astype(jnp.float32)
             sums = jnp.stack([losses.sum(), correct, jnp.float32(len(indices))])
-            return losses.mean(), (sums, updated["batch_stats"])
+            return losses.mean(), (sums, out.state)
 
         # By the kernels in the compute type: a gradient has that type's digits, and no more bytes.
         params = jax.tree.map(lambda p: p if p.ndim < 2 else p.astype(dtype), state.params)
@@ -169,6 +178,8 @@ def make_train_step(
             mean_of = partial(lax.pmean, axis_name=axis_name)
             grads = jax.tree.map(lambda g: mean_of(g.astype(jnp.float32)).astype(g.dtype), grads)
             sums = lax.psum(sums, axis_name)
+            if not network.synced:
+                batch_stats = jax.tree.map(_mean_of_floats(axis_name), batch_stats)
         # An infinite loss may have finite gradients: that of a label whose logit is -inf. A run
         # that stops looks at biases and scales alone: it throws the update away anyway, and where
         # only a kernel's gradient overflows the next loss tells. On one TPU chip all gradients
@@ -208,8 +219,17 @@ def make_train_step(
     return train_step
 
 
+def _mean_of_floats(axis_name):
+    """The mean over the devices of what is a number; counters and flags are the same on all."""
+
+    def mean(leaf):
+        return lax.pmean(leaf, axis_name) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf
+
+    return mean
+
+
 def make_eval_step(
-    model: nn.Module,
+    network: Network,
     *,
     image_shape: tuple[int, ...],
     mean: np.ndarray,
@@ -226,7 +246,7 @@ def make_eval_step(
     def eval_step(params, batch_stats, images, labels, indices, weights):
         x = data.standardize(images[indices].reshape(-1, *image_shape), mean, deviation)
         y = labels[indices]
-        logits = model.apply({"params": params, "batch_stats": batch_stats}, x, train=False)
+        logits = network.apply(params, batch_stats, x).logits
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
         sums = jnp.stack(
             [weights @ losses, weights @ (logits.argmax(-1) == y).astype(weights.dtype)]
@@ -273,6 +293,40 @@ def many_eval_steps(step: Callable) -> Callable[..., jax.Array]:
         return lax.map(lambda row: step(params, batch_stats, images, labels, *row), (rows, weights))
 
     return steps
+
+
+def make_parallel_steps(
+    network: Network,
+    tx: optax.GradientTransformation,
+    config: Config,
+    *,
+    devices: tuple[jax.Device, ...],
+    many: bool,
+    steps_per_epoch: int,
+    **images: Any,
+) -> tuple[Callable, Callable]:
+    """Returns the training and the evaluation step over devices, compiled when first called.
+
+    Args:
+      network: what is trained, built for the axis `AXIS`.
+      tx: the optimiser.
+      config: the run.
+      devices: those of all processes.
+      many: whether a call makes many steps, see `many_train_steps`.
+      steps_per_epoch: see `make_train_step`.
+      **images: `image_shape`, `mean` and `deviation`, see `make_train_step`.
+    """
+    train = make_train_step(
+        network, tx, config, steps_per_epoch=steps_per_epoch, axis_name=AXIS, **images
+    )
+    evaluate = make_eval_step(network, axis_name=AXIS, **images)
+    if many:
+        train = many_train_steps(train, make_draw(config, AXIS))
+        evaluate = many_eval_steps(evaluate)
+    return (
+        parallelize(train, devices, whole=4 + many, shares=1, axis=int(many), donate=True),
+        parallelize(evaluate, devices, whole=4, shares=2, axis=int(many)),
+    )
 
 
 def parallelize(

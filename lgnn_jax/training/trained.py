@@ -1,7 +1,12 @@
-"""Trained runs, brought back from their newest checkpoints to be looked at."""
+"""Trained runs, brought back from their newest checkpoints to be looked at.
+
+Reading a run takes its config and the arrays of its network: no optimiser is built, and no images
+go to a device but those that are looked at.
+"""
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from lgnn_jax.analysis.feature_vis import mean_activations
-from lgnn_jax.maps.parameters import path_name
-from lgnn_jax.maps.table import SomDimensions
-from lgnn_jax.models.streams import streams
-from lgnn_jax.training import data, run
+from lgnn_jax.maps.shapes import Map
+from lgnn_jax.models.network import Network
+from lgnn_jax.training import checkpoint, data, run
 from lgnn_jax.training.config import Config, difference
-from lgnn_jax.training.session import Plan, RunError
+from lgnn_jax.training.session import Plan, RunError, plan, tree_sha256
+from lgnn_jax.training.steps import Metrics, TrainState, initial_key, make_eval_step
 
 
 class Trained(NamedTuple):
@@ -25,43 +30,38 @@ class Trained(NamedTuple):
     config: Config
     plan: Plan
     step: int
-    variables: dict[str, Any]  # "params" and "batch_stats"
+    params: Any
+    state: Any  # of the network, see `lgnn_jax.models.network.Network`
     initial: Any  # the parameters before the first step
     mean: np.ndarray
     deviation: np.ndarray
 
+    @property
+    def network(self) -> Network:
+        """What was trained."""
+        return self.plan.network
+
     def kernel(self, layer: str, params: Any = None) -> np.ndarray:
-        """Returns the weights of a layer, `(height, width, c_in, c_out)`."""
-        kernel = self.variables["params"] if params is None else params
-        for part in layer.split("/"):
-            kernel = kernel[part]
-        return np.asarray(kernel["kernel"])
+        """Returns the weights of a layer, its neurons on the last axis."""
+        return np.asarray(self.plan.weights(self.params if params is None else params, layer))
 
     def apply(self, images: jax.Array) -> dict[str, jax.Array]:
-        """Returns the activations before the ReLU, by layer, of images in [0, 1]."""
+        """Returns the activations before the nonlinearity, by layer, of images in [0, 1]."""
         x = data.standardize(255 * images, self.mean, self.deviation)
-        named = self.plan.model.apply(self.variables, x, activations=True)[1]
-        return {layer: activation.pre for layer, activation in named.items()}
+        return self.network.apply(self.params, self.state, x, activations=True).activations
 
     @property
-    def convolutions(self) -> list[str]:
-        """All convolutions, from the images to the logits."""
-        return [layer for stream in streams(self.plan.model) for layer in stream.writers]
-
-    @property
-    def maps(self) -> dict[str, SomDimensions]:
-        """Those with a map of two or more neurons, from the images to the logits."""
-        paths = [path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(self.plan.shapes)]
-        maps = {path.removesuffix("/kernel"): self.plan.maps.get(path) for path in paths}
-        known = {layer: maps.get(layer) for layer in self.convolutions}
-        return {layer: m.map.sides for layer, m in known.items() if m and m.map.count > 1}
+    def maps(self) -> dict[str, Map]:
+        """The layers with a map of two or more neurons, from the images to the logits."""
+        found = {layer: self.plan.maps.get(path) for layer, path in self.plan.layers.items()}
+        return {layer: m.map for layer, m in found.items() if m and m.map.count > 1}
 
     def activations(self, images: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
-        """Returns each neuron's mean activation before the ReLU, by layer.
+        """Returns each neuron's mean activation before the nonlinearity, by layer.
 
         Args:
           images: uint8 `(n, height, width, colours)`.
-          layers: names of convolutions.
+          layers: names of layers.
 
         Returns:
           float32 `(n, neurons)` by layer.
@@ -72,7 +72,9 @@ class Trained(NamedTuple):
 
         def apply(images):  # of all layers in one pass
             named = self.apply(images)
-            return jnp.concatenate([named[layer].mean((1, 2)) for layer in layers], axis=1)
+            values = [named[layer] for layer in layers]
+            means = [x.mean(tuple(range(1, x.ndim - 1))) for x in values]
+            return jnp.concatenate(means, axis=1)
 
         ends = np.cumsum([self.kernel(layer).shape[-1] for layer in layers])
         parts = np.split(mean_activations(apply, images), ends[:-1], axis=1)
@@ -81,6 +83,71 @@ class Trained(NamedTuple):
             if not np.isfinite(values).all():
                 raise RunError(f"the activations of {layer} in {self.name} are not finite.")
         return found
+
+    def evaluate(self, images: np.ndarray, labels: np.ndarray) -> Metrics:
+        """Returns loss and accuracy over images, each counted once.
+
+        Args:
+          images: uint8 `(n, height, width, colours)`.
+          labels: int32 `(n,)`.
+        """
+        shape, count = images.shape[1:], len(images)
+        size = min(self.config.batch_size, count)
+        step = make_eval_step(
+            self.network, image_shape=shape, mean=self.mean, deviation=self.deviation
+        )
+        step = jax.jit(partial(step, indices=np.arange(size)))
+        sums = []
+        for start in range(0, count, size):
+            part = images[start : start + size].reshape(-1, *[np.prod(shape)])
+            fill = size - len(part)
+            sums.append(
+                step(
+                    self.params,
+                    self.state,
+                    np.pad(part, [(0, fill), (0, 0)]),
+                    np.pad(labels[start : start + size], (0, fill)),
+                    weights=(np.arange(size) < len(part)).astype(np.float32),
+                )
+            )
+        return Metrics(*(np.array(jax.device_get(sums), np.float64).sum(axis=0) / count))
+
+
+def read(run_dir: Path, dataset: data.Dataset, network: Network | None = None) -> Trained:
+    """Returns the newest checkpoint of a run, named by its variant.
+
+    Args:
+      run_dir: of the run.
+      dataset: its images.
+      network: that was trained, if it is not the one that the config names.
+
+    Raises:
+      RunError: for a folder that holds no run or no checkpoint; and for initial weights that this
+        version does not make again.
+    """
+    config = run.load_config(run_dir)
+    found = plan(config, dataset.info, network)
+    params, state = _initial(found.network, dataset.info.image_shape, config.seed)
+    initial = jax.device_get(params)
+    _check_initial(run_dir, tree_sha256(initial))
+    checkpoints, wanted = checkpoint.Checkpoints(run_dir), TrainState.parts(params, state)
+    try:
+        kept = checkpoints.restore(wanted)
+    except checkpoint.CheckpointError as error:
+        raise RunError(str(error)) from error
+    if kept is None:
+        raise RunError(f"{run_dir} holds no checkpoint.")
+    step, params, state = (kept[part] for part in wanted)
+    return Trained(
+        config.variant,
+        config,
+        found,
+        int(step),
+        params,
+        state,
+        initial,
+        *data.statistics(dataset.train_images),
+    )
 
 
 def load(run_dirs: Sequence[Path], dataset: data.Dataset) -> list[Trained]:
@@ -97,7 +164,6 @@ def load(run_dirs: Sequence[Path], dataset: data.Dataset) -> list[Trained]:
         if folders[i] in folders[:i]:
             raise RunError(f"the run {run_dir} is named twice.")
     found = []
-    mean, deviation = data.statistics(dataset.train_images)
     for run_dir in run_dirs:
         config = run.load_config(run_dir)
         first = found[0].config if found else config
@@ -110,24 +176,15 @@ def load(run_dirs: Sequence[Path], dataset: data.Dataset) -> list[Trained]:
             raise RunError(
                 f"{run_dirs[0]} and {run_dir} cannot be compared: {'; '.join(differing)}."
             )
-        session, state = run.restore(config, dataset, run_dir)
-        _check_initial(run_dir, session.init_sha256)
-        params, batch_stats = jax.device_get((state.params, state.batch_stats))
-        found.append(
-            Trained(
-                config.variant,
-                config,
-                session.plan,
-                int(state.step),
-                {"params": params, "batch_stats": batch_stats},
-                jax.device_get(session.initial_state.params),
-                mean,
-                deviation,
-            )
-        )
+        found.append(read(run_dir, dataset))
     if len({trained.name for trained in found}) < len(found):
         found = [t._replace(name=str(d)) for t, d in zip(found, run_dirs, strict=True)]
     return found
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _initial(network, image_shape, seed):
+    return network.init(initial_key(seed), image_shape)
 
 
 def _check_initial(run_dir: Path, sha256: str) -> None:

@@ -294,7 +294,7 @@ def test_layers_that_have_no_figures():
     for call in (topography, morans_i, correlation_by_distance, smoothness, trustworthiness):
         with pytest.raises(ValueError, match="neuron 3 has nan among its features"):
             call(features, (2, 2))
-        with pytest.raises(ValueError, match=r"map \(2, 3\) does not fit 4 filters"):
+        with pytest.raises(ValueError, match=r"map 2x3 does not fit 4 filters"):
             call(np.eye(4), (2, 3))
         with pytest.raises(ValueError, match="features must have shape"):
             call(np.zeros((3, 3, 4)), (2, 2))

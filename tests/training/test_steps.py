@@ -12,6 +12,7 @@ import pytest
 import reference
 from flax.traverse_util import flatten_dict
 
+from lgnn_jax.models import build_network
 from lgnn_jax.training import data, optimizer
 from lgnn_jax.training.config import Data, Optimizer
 from lgnn_jax.training.session import Session
@@ -39,10 +40,10 @@ def test_two_steps_equal_a_float64_computation(tiny_config, tiny_dataset, varian
     session = Session(config, tiny_dataset, devices=jax.devices()[:1])
     mean, deviation = data.statistics(tiny_dataset.train_images)
     tx = optimizer.build_optimizer(config, session.plan.shapes, steps_per_epoch=1)
-    model = session.plan.model.clone(axis_name=None)
+    network = build_network("vgg11", num_classes=5, width=1 / 16)
     step = jax.jit(
         make_train_step(
-            model,
+            network,
             tx,
             config,
             image_shape=(32, 32, 3),
@@ -51,7 +52,7 @@ def test_two_steps_equal_a_float64_computation(tiny_config, tiny_dataset, varian
             deviation=deviation,
         )
     )
-    state = init_state(model, tx, (32, 32, 3), 0)
+    state = init_state(network, tx, (32, 32, 3), 0)
     images, labels = tiny_dataset.train_images, tiny_dataset.train_labels
     flat = images.reshape(len(images), -1)
 
@@ -98,7 +99,7 @@ def test_kernels_gradients_have_the_compute_type(tiny_config, tiny_dataset):
     )
     mean, deviation = np.full(3, 100.0, np.float32), np.full(3, 60.0, np.float32)
     step = make_train_step(
-        session.plan.model,
+        session.plan.network,
         tx,
         config,
         image_shape=(32, 32, 3),
@@ -108,7 +109,7 @@ def test_kernels_gradients_have_the_compute_type(tiny_config, tiny_dataset):
         axis_name=AXIS,
     )
     mapped = parallelize(step, session.devices, whole=4, shares=1)
-    state = init_state(session.plan.model, tx, (32, 32, 3), 0)
+    state = init_state(session.plan.network, tx, (32, 32, 3), 0)
     images, labels = tiny_dataset.train_images[:16], tiny_dataset.train_labels[:16]
     arguments = state, images.reshape(16, -1), labels, np.int32(0), np.arange(16).reshape(2, 8)
     sums = re.findall(r"\S+ = psum\S*\[", str(jax.make_jaxpr(mapped)(*arguments)))
@@ -120,7 +121,7 @@ def test_kernels_gradients_have_the_compute_type(tiny_config, tiny_dataset):
     def expected(params):
         x = data.standardize(images, mean, deviation)
         variables = {"params": params, "batch_stats": state.batch_stats}
-        network = session.plan.model.clone(axis_name=None)
+        network = session.plan.network.module.clone(axis_name=None)
         logits = network.apply(variables, x, train=True, mutable=["batch_stats"])[0]
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
@@ -168,7 +169,7 @@ def test_metrics_are_means_over_the_epoch_so_far(tiny_config, tiny_dataset):
     """Against the loss and hits of each batch, from the logits of the weights before its step."""
     config = dataclasses.replace(tiny_config, data=Data("random", pad=0, flip=False))
     session = Session(config, tiny_dataset, devices=jax.devices()[:2])
-    model = session.plan.model.clone(axis_name=None)
+    model = session.plan.network.module.clone(axis_name=None)
     mean, deviation = data.statistics(tiny_dataset.train_images)
     state = session.place(session.initial_state)
 
@@ -232,7 +233,7 @@ def test_every_test_image_counts_exactly_once(tiny_config, tiny_dataset):
         results.append(session.evaluate(session.place(session.initial_state)))
     state = session.initial_state
     mean, deviation = data.statistics(tiny_dataset.train_images)
-    logits = session.plan.model.apply(
+    logits = session.plan.network.module.apply(
         {"params": state.params, "batch_stats": state.batch_stats},
         data.standardize(jnp.asarray(tiny_dataset.test_images), mean, deviation),
     )

@@ -1,0 +1,127 @@
+"""Networks of Equinox, which is an extra."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import flax
+import jax
+import jax.numpy as jnp
+
+from lgnn_jax.maps.parameters import path_name
+from lgnn_jax.models.network import Output, Stream, alone, kernels
+
+_BATCH = "batch"
+
+
+@dataclass(frozen=True)
+class EquinoxNetwork:
+    """An Equinox module as a `Network`.
+
+    The module is called with one image `(channels, height, width)` at a time, under `jax.vmap` with
+    the axis "batch", and returns its logits: `module(image)`, `module(image, state)` if there is a
+    state, as of `eqx.nn.BatchNorm`, then with the new one, and with `key=...` where `keys` says so.
+    It is put into inference mode outside of training.
+
+    Attributes:
+      make: of a key, returns the module, or the module and its state, as `eqx.nn.make_with_state`
+        does. A function that stays the same object: what is compiled is kept by it.
+      keys: whether the module takes `key=...`, for dropout.
+      activations: of a module and one image `(channels, height, width)`, returns activations by
+        layer, `(..., neurons)`, for the analysis.
+      synced: whether the module averages its state over the devices.
+      neuron_axis: of its kernels; Equinox counts neurons first.
+    """
+
+    make: Callable[[jax.Array], Any]
+    keys: bool = False
+    activations: Callable[[Any, jax.Array], dict[str, jax.Array]] | None = None
+    synced: bool = False
+    neuron_axis: int = 0
+
+    def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
+        """See `Network`."""
+        del image_shape  # a module knows its own
+        module, state = self._made(key)
+        return _nested(eqx.filter(module, eqx.is_inexact_array)), _numbered(state)
+
+    def apply(
+        self,
+        params: Any,
+        state: Any,
+        x: jax.Array,
+        *,
+        train: bool = False,
+        rng: jax.Array | None = None,
+        activations: bool = False,
+    ) -> Output:
+        """See `Network`; raises ValueError for activations that there is no function for."""
+        module, empty = eqx.filter_eval_shape(self._made, jax.random.key(0))
+        inexact, rest = eqx.partition(
+            module, lambda leaf: hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+        )
+        module = eqx.combine(_like(inexact, params), rest)
+        module = eqx.nn.inference_mode(module, value=not train)
+        images = x.transpose(0, 3, 1, 2)
+        options = {}
+        if self.keys:
+            base = jax.random.key(0) if rng is None else rng
+            options["key"] = jax.random.split(base, len(x))
+        if empty is None:
+            logits = _over_batch(lambda image, **kw: module(image, **kw), images, options)
+        else:
+            held = _like_numbered(empty, state)
+            logits, held = _over_batch(
+                lambda image, **kw: module(image, held, **kw), images, options, out_axes=(0, None)
+            )
+            state = _numbered(held) if train else state
+        named = {}
+        if activations:
+            if self.activations is None:
+                raise ValueError(
+                    "activations are not known of this network: give EquinoxNetwork a function "
+                    "activations(module, image) that returns them by layer."
+                )
+            named = jax.vmap(lambda image: self.activations(module, image))(images)
+        return Output(logits.astype(jnp.float32), state, named)
+
+    def layers(self, params: Any) -> dict[str, str]:
+        """See `Network`."""
+        return kernels(params)
+
+    def streams(self, params: Any) -> list[Stream]:
+        """See `Network`; every layer is taken to have an order of its own."""
+        return alone(kernels(params))
+
+    def _made(self, key: jax.Array) -> tuple[Any, Any]:
+        made = self.make(key)
+        return made if isinstance(made, tuple) else (made, None)
+
+
+def _over_batch(call, images, options, out_axes=0):
+    return jax.vmap(
+        lambda image, options: call(image, **options), out_axes=out_axes, axis_name=_BATCH
+    )(images, options)
+
+
+def _nested(tree: Any) -> Any:
+    """A module's arrays as a nested dict, by the names of its fields."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return flax.traverse_util.unflatten_dict({path_name(p): leaf for p, leaf in leaves}, sep="/")
+
+
+def _like(tree: Any, nested: Any) -> Any:
+    """The way back from `_nested`, to a module of the structure of `tree`."""
+    flat = flax.traverse_util.flatten_dict(nested, sep="/")
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: flat[path_name(path)], tree)
+
+
+def _numbered(state: Any) -> dict[str, jax.Array]:
+    """A state's arrays by their place in it, as they have no names."""
+    leaves = [] if state is None else jax.tree.leaves(state)
+    return {f"{i:03}": leaf for i, leaf in enumerate(leaves)}
+
+
+def _like_numbered(state: Any, numbered: dict[str, jax.Array]) -> Any:
+    return jax.tree.unflatten(jax.tree.structure(state), [numbered[k] for k in sorted(numbered)])

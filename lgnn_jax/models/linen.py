@@ -1,0 +1,118 @@
+"""Networks of Flax linen."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lgnn_jax.models.network import Output, Stream, alone, kernels
+
+# What a module may call its argument for training, and what it is then.
+_TRAINING = {"train": True, "training": True, "is_training": True, "deterministic": False}
+
+
+@dataclass(frozen=True)
+class LinenNetwork:
+    """A `flax.linen` module as a `Network`.
+
+    The module is called with images `(batch, height, width, channels)` and returns logits. Of the
+    arguments `train`, `training`, `is_training` and `deterministic` it is given those that it has;
+    `activations=True` where it takes that, and then returns logits and activations by layer. Where
+    it does not, activations are the outputs of the submodules that have a kernel.
+
+    Attributes:
+      module: a module with parameters and, if any, batch statistics; no other variables.
+      synced: whether the module averages its batch statistics over the devices.
+      neuron_axis: of its kernels.
+
+    Example:
+      >>> network = LinenNetwork(nn.Sequential([nn.Conv(16, (3, 3)), lambda x: x.mean((1, 2))]))
+      >>> params, state = network.init(jax.random.key(0), (8, 8, 3))
+      >>> network.apply(params, state, jnp.zeros((2, 8, 8, 3))).logits.shape, state
+      ((2, 16), {})
+    """
+
+    module: nn.Module
+    synced: bool = False
+    neuron_axis: int = -1
+
+    def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
+        """See `Network`; raises ValueError for variables that are neither."""
+        variables = dict(self.module.init(key, jnp.zeros((1, *image_shape)), **self._mode(False)))
+        params, state = variables.pop("params", {}), variables.pop("batch_stats", {})
+        variables.pop("intermediates", None)
+        if variables:
+            raise ValueError(
+                f"{type(self.module).__name__} has the variables {', '.join(variables)}: a network "
+                "may have params and batch_stats."
+            )
+        return params, state
+
+    def apply(
+        self,
+        params: Any,
+        state: Any,
+        x: jax.Array,
+        *,
+        train: bool = False,
+        rng: jax.Array | None = None,
+        activations: bool = False,
+    ) -> Output:
+        """See `Network`."""
+        variables = {"params": params, "batch_stats": state} if state else {"params": params}
+        options = self._mode(train)
+        if rng is not None:
+            options["rngs"] = {"dropout": rng}
+        mutable = ["batch_stats"] if train and state else []
+        own = activations and "activations" in self._arguments()
+        if own:
+            options["activations"] = True
+        elif activations:
+            options["capture_intermediates"] = True
+            mutable.append("intermediates")
+        if mutable:
+            found, updated = self.module.apply(variables, x, mutable=mutable, **options)
+        else:
+            found, updated = self.module.apply(variables, x, **options), {}
+        logits, named = found if own else (found, {})
+        if own:
+            named = {layer: activation.pre for layer, activation in named.items()}
+        elif activations:
+            named = _outputs(updated["intermediates"], kernels(params))
+        return Output(logits.astype(jnp.float32), updated.get("batch_stats", state), named)
+
+    def layers(self, params: Any) -> dict[str, str]:
+        """See `Network`; in the order of the streams, if the module knows them."""
+        found = kernels(params)
+        if not hasattr(self.module, "streams"):
+            return found
+        return {layer: found[layer] for stream in self.streams(params) for layer in stream.writers}
+
+    def streams(self, params: Any) -> list[Stream]:
+        """See `Network`; those of the module's own `streams()`, if it has that."""
+        if hasattr(self.module, "streams"):
+            return self.module.streams()
+        return alone(kernels(params))
+
+    def _arguments(self) -> set[str]:
+        return set(inspect.signature(type(self.module).__call__).parameters)
+
+    def _mode(self, train: bool) -> dict[str, bool]:
+        """The arguments that tell the module whether it is trained."""
+        known = self._arguments()
+        return {name: on is train for name, on in _TRAINING.items() if name in known}
+
+
+def _outputs(intermediates: Any, layers: dict[str, str]) -> dict[str, jax.Array]:
+    """What each layer returned when it was last called."""
+    found = {}
+    for layer in layers:
+        part = intermediates
+        for name in layer.split("/"):
+            part = part.get(name, {}) if isinstance(part, dict) else {}
+        if "__call__" in part and isinstance(part["__call__"][-1], jax.Array):
+            found[layer] = part["__call__"][-1]
+    return found

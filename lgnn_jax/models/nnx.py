@@ -1,0 +1,111 @@
+"""Networks of Flax nnx."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from lgnn_jax.models.network import Output, Stream, alone, kernels
+
+
+@dataclass(frozen=True)
+class NnxNetwork:
+    """A `flax.nnx` module as a `Network`.
+
+    The module is called with images `(batch, height, width, channels)` and returns logits; before,
+    its `train()` or `eval()` is called, which dropout and batch normalisation listen to.
+
+    Attributes:
+      make: of `nnx.Rngs`, returns the module. A function or class that stays the same object: what
+        is compiled is kept by it.
+      activations: of a module and images, returns activations by layer, for the analysis.
+      synced: whether the module averages its batch statistics over the devices.
+      neuron_axis: of its kernels.
+
+    Example:
+      >>> network = NnxNetwork(lambda rngs: nnx.Conv(3, 16, (3, 3), rngs=rngs))
+      >>> params, state = network.init(jax.random.key(0), (8, 8, 3))
+      >>> sorted(params), network.layers({"conv": params})
+      (['bias', 'kernel'], {'conv': 'conv/kernel'})
+    """
+
+    make: Callable[[nnx.Rngs], nnx.Module]
+    activations: Callable[[nnx.Module, jax.Array], dict[str, jax.Array]] | None = None
+    synced: bool = False
+    neuron_axis: int = -1
+
+    def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
+        """See `Network`."""
+        del image_shape  # a module knows its own
+        return self._split(self.make(nnx.Rngs(key)))
+
+    def apply(
+        self,
+        params: Any,
+        state: Any,
+        x: jax.Array,
+        *,
+        train: bool = False,
+        rng: jax.Array | None = None,
+        activations: bool = False,
+    ) -> Output:
+        """See `Network`; raises ValueError for activations that there is no function for."""
+        # Made anew under the trace, so that no array of it is ever computed.
+        module = nnx.eval_shape(lambda: self.make(nnx.Rngs(0)))
+        for kind, values in ((nnx.Param, params), (nnx.BatchStat, state)):
+            found = nnx.state(module, kind)
+            nnx.replace_by_pure_dict(found, nnx.restore_int_paths(values))
+            nnx.update(module, found)
+        _reseed(module, jax.random.key(0) if rng is None else rng)
+        if train:
+            module.train()
+        else:
+            module.eval()
+        logits = module(x)
+        named = {}
+        if activations:
+            if self.activations is None:
+                raise ValueError(
+                    "activations are not known of this network: give NnxNetwork a function "
+                    "activations(module, images) that returns them by layer."
+                )
+            named = self.activations(module, x)
+        state = self._split(module)[1] if train else state
+        return Output(logits.astype(jnp.float32), state, named)
+
+    def layers(self, params: Any) -> dict[str, str]:
+        """See `Network`."""
+        return kernels(params)
+
+    def streams(self, params: Any) -> list[Stream]:
+        """See `Network`; every layer is taken to have an order of its own."""
+        return alone(kernels(params))
+
+    def _split(self, module: nnx.Module) -> tuple[Any, Any]:
+        """Parameters and batch statistics as nested dicts, with names throughout."""
+        return tuple(
+            _named(nnx.to_pure_dict(nnx.state(module, kind))) for kind in (nnx.Param, nnx.BatchStat)
+        )
+
+
+def _named(tree: Any) -> Any:
+    """A nested dict with the numbers among its keys as text."""
+    if not isinstance(tree, dict):
+        return tree
+    return {str(key): _named(value) for key, value in tree.items()}
+
+
+def _reseed(module: nnx.Module, rng: jax.Array) -> None:
+    """Gives each stream of random numbers of a module a key of its own, to begin with."""
+    streams = nnx.state(module, nnx.RngState)
+    leaves, structure = jax.tree.flatten(streams)
+    fresh = [
+        jax.random.fold_in(rng, i)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        else jnp.zeros(leaf.shape, leaf.dtype)
+        for i, leaf in enumerate(leaves)
+    ]
+    nnx.update(module, jax.tree.unflatten(structure, fresh))
