@@ -90,6 +90,7 @@ def kernels(params: Any) -> dict[str, str]:
     Kernels are parameters of two axes or more that are not biases, by `lgnn_jax.explain`.
 
     Example:
+      >>> import numpy as np
       >>> kernels({"conv": {"kernel": np.zeros((3, 3, 1, 4)), "bias": np.zeros(4)}})
       {'conv': 'conv/kernel'}
     """
