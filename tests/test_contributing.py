@@ -44,7 +44,7 @@ def test_a_shape_of_ones_own(errands):
     params["kernel"][..., 0] = 1
     spread = np.asarray(tx.update(params, tx.init(params))[0]["kernel"][0, 0, 0])
     assert spread[11] == pytest.approx(spread[1], rel=0.1)
-    assert spread[11] > 10 * abs(spread[5])
+    assert spread[11] > 2 * spread[5] > 0  # across the seam, and at a corner beyond it
 
 
 @pytest.mark.parametrize(
