@@ -3,7 +3,6 @@ import io
 import json
 import struct
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,12 +26,6 @@ def _events(folder):
 
 def _values(folder):
     return [(event.step, v) for event in _events(folder) for v in event.summary.value]
-
-
-@pytest.fixture
-def one_device(monkeypatch):
-    devices = jax.devices()[:1]
-    monkeypatch.setattr(jax, "devices", lambda: devices)
 
 
 @pytest.mark.usefixtures("one_device")
