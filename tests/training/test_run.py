@@ -83,9 +83,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert runs.records(tmp_path / "cut") == runs.records(tmp_path / "straight")
 
     before = {f.name: f.read_bytes() for f in (tmp_path / "cut").iterdir() if f.is_file()}
-    _, state = runs.train(
-        config, tiny_dataset, tmp_path / "cut", resume=True
-    )  # nothing is left to do
+    # Nothing is left to do.
+    _, state = runs.train(config, tiny_dataset, tmp_path / "cut", resume=True)
     jax.tree.map(np.testing.assert_array_equal, state, straight)
     assert before == {f.name: f.read_bytes() for f in (tmp_path / "cut").iterdir() if f.is_file()}
 
