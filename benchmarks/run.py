@@ -23,7 +23,8 @@ import tyro
 from memory import peak_bytes
 from timing import environment, report
 
-from lgnn_jax.cli import UsageError, load_config
+from lgnn_jax.cli.configs import load_config
+from lgnn_jax.cli.errors import UsageError
 from lgnn_jax.training import data
 
 _SAVES = 9

@@ -1,8 +1,12 @@
-"""The `lgnn` command in a process of its own."""
+"""The `lgnn` command, in this process or in one of its own."""
 
 import os
 import subprocess
 import sys
+
+import pytest
+
+from lgnn_jax import cli
 
 TINY = """
 from lgnn_jax.training.config import Config, Data, Model, Optimizer
@@ -29,3 +33,14 @@ def lgnn(*argv, devices, **options):
         text=True,
         **options,
     )
+
+
+def fails(capsys, *argv):
+    """Runs a command that must fail; returns the one line that it says on standard error."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([*argv])
+    assert exit_.value.code not in (0, None)
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("lgnn: ")
+    return captured.err.strip()

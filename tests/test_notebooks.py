@@ -90,7 +90,7 @@ from types import SimpleNamespace
 from rich.console import Console
 
 from lgnn_jax.training.log import Log
-from lgnn_jax.cli.show import Stages
+from lgnn_jax.cli.stages import Stages
 
 with Log() as log:
     log.say("begun")

@@ -1,11 +1,11 @@
-"""What the runs of a sweep say of the paper's claims: a sentence each, with its figures."""
+"""What the runs of a sweep say of the paper's claims: a sentence each, with its numbers."""
 
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import ttest_1samp
 
-from lgnn_jax.experiments.results import Runs, differences, find_baseline
+from lgnn_jax.experiments.results import Setting, differences, find_baseline
 
 
 class Claim(NamedTuple):
@@ -15,10 +15,10 @@ class Claim(NamedTuple):
     findings: list[str]  # a sentence for each setting that it is about
 
 
-def claims(settings: list[Runs]) -> list[Claim]:
+def claims(settings: list[Setting]) -> list[Claim]:
     """Returns those of the paper's claims that the settings of a sweep can be held against.
 
-    Verdicts follow from figures alone. A difference, paired by seed, is shown where Student's
+    Verdicts follow from numbers alone. A difference, paired by seed, is shown where Student's
     t-test gives p < 0.05; correlated neighbours where those of nearly all layers and seeds are more
     than two deviations above shuffled maps.
 
@@ -29,7 +29,7 @@ def claims(settings: list[Runs]) -> list[Claim]:
       Sections III-A (windows), IV-A (accuracy), IV-B (magnitudes) and IV-C (neighbours).
     """
     baseline = find_baseline(settings)
-    filtered = [runs for runs in settings if runs is not baseline]
+    filtered = [setting for setting in settings if setting is not baseline]
     found = []
     if baseline is not None:
         found.append(_claim("Accuracy is not hurt", _gains(filtered, baseline)))
@@ -41,7 +41,7 @@ def claims(settings: list[Runs]) -> list[Claim]:
         found.append(
             _claim("Magnitudes of the first layer spread less", _spreads(filtered, baseline))
         )
-    found.append(_claim("Neighbours are correlated", [_neighbours(runs) for runs in settings]))
+    found.append(_claim("Neighbours are correlated", [_neighbours(s) for s in settings]))
     return [claim for claim in found if claim.findings]
 
 
@@ -50,53 +50,53 @@ def _claim(text, findings):
 
 
 def _gains(filtered, baseline):
-    return [_compare(runs, baseline, "the baseline") for runs in filtered]
+    return [_compare(setting, baseline, "the baseline") for setting in filtered]
 
 
 def _decreasing(filtered):
-    constant = {_but_variant(runs): runs for runs in filtered if runs.config.variant == "constant"}
-    pairs = [(runs, constant.get(_but_variant(runs))) for runs in filtered]
+    constant = {_but_variant(s): s for s in filtered if s.config.variant == "constant"}
+    pairs = [(setting, constant.get(_but_variant(setting))) for setting in filtered]
     return [
-        _compare(runs, other, other.name)
-        for runs, other in pairs
-        if other is not None and runs.config.variant == "decreasing"
+        _compare(setting, other, other.name)
+        for setting, other in pairs
+        if other is not None and setting.config.variant == "decreasing"
     ]
 
 
-def _but_variant(runs):
-    som = runs.config.som
+def _but_variant(setting):
+    som = setting.config.som
     return som.layers, som.kernel_size, som.sigma
 
 
 def _windows(filtered):
     findings = []
-    for runs in filtered:
+    for setting in filtered:
         smaller = [
             other
             for other in filtered
             if (other.config.variant, other.config.som.layers, other.config.som.kernel_size)
-            == (runs.config.variant, runs.config.som.layers, 3)
+            == (setting.config.variant, setting.config.som.layers, 3)
         ]
-        if runs.config.som.kernel_size != 5 or not smaller:
+        if setting.config.som.kernel_size != 5 or not smaller:
             continue
         # With the same sigma, or else with the paper's.
-        sigma = runs.config.som.sigma
+        sigma = setting.config.som.sigma
         if sigma not in {other.config.som.sigma for other in smaller}:
             sigma = 0.5
         same = [other for other in smaller if other.config.som.sigma == sigma]
-        findings += [_compare(runs, other, other.name, loss=2.0) for other in same]
+        findings += [_compare(setting, other, other.name, loss=2.0) for other in same]
     return findings
 
 
-def _compare(runs, other, name, loss=0.0):
-    """How much more accurate some runs are than others; None if no seed has both.
+def _compare(setting, other, name, loss=0.0):
+    """How much more accurate a setting is than another; None if no seed has both.
 
-    With a `loss`, whether they are less accurate by more than so many points.
+    With a `loss`, whether it is less accurate by more than so many points.
     """
-    points = np.array(list(differences(runs, other).values()))
+    points = np.array(list(differences(setting, other).values()))
     if not points.size:
         return None
-    start = f"{runs.name}: {np.median(points):+.2f} points to {name}"
+    start = f"{setting.name}: {np.median(points):+.2f} points to {name}"
     if len(points) == 1:
         return f"{start}, one seed, which decides nothing."
     p = _p(points)
@@ -109,20 +109,20 @@ def _compare(runs, other, name, loss=0.0):
 
 
 def _spreads(filtered, baseline):
-    return [_spread(runs, baseline) for runs in filtered]
+    return [_spread(setting, baseline) for setting in filtered]
 
 
-def _spread(runs, baseline):
-    def deviations(runs):
-        return {s: r["magnitudes"]["deviation_of_log"] for s, r in runs.results.items()}
+def _spread(setting, baseline):
+    def deviations(setting):
+        return {s: r["magnitudes"]["deviation_of_log"] for s, r in setting.results.items()}
 
-    ours, theirs = deviations(runs), deviations(baseline)
+    ours, theirs = deviations(setting), deviations(baseline)
     seeds = [seed for seed in ours if seed in theirs]
     if not seeds:
         return None
     ours, theirs = (np.array([values[seed] for seed in seeds]) for values in (ours, theirs))
     start = (
-        f"{runs.name}: deviation of log {np.median(ours):.3f}, the baseline's "
+        f"{setting.name}: deviation of log {np.median(ours):.3f}, the baseline's "
         f"{np.median(theirs):.3f}"
     )
     if len(seeds) == 1:
@@ -141,8 +141,8 @@ def _p(values):
     return float(ttest_1samp(values, 0).pvalue) if spread else 1.0
 
 
-def _neighbours(runs):
-    layers = [layer for result in runs.results.values() for layer in result["maps"].values()]
+def _neighbours(setting):
+    layers = [layer for result in setting.results.values() for layer in result["maps"].values()]
     if not layers:
         return None
     above = sum(x["neighbours"] > x["shuffled"] + 2 * x["shuffled_deviation"] for x in layers)
@@ -153,6 +153,6 @@ def _neighbours(runs):
     else:
         verdict = "not more than by chance" if above <= 0.1 * len(layers) else "in some layers"
     return (
-        f"{runs.name}: {mean:.3f}, shuffled {shuffled:.3f}; more than two deviations above it in "
-        f"{above} of {len(layers)} maps (layers x seeds): {verdict}."
+        f"{setting.name}: {mean:.3f}, shuffled {shuffled:.3f}; more than two deviations above it "
+        f"in {above} of {len(layers)} maps (layers x seeds): {verdict}."
     )

@@ -6,39 +6,47 @@ import io
 import json
 from pathlib import Path
 
-from lgnn_jax.experiments.claims import claims
-from lgnn_jax.experiments.results import RESAMPLES, Runs, differences, find_baseline, tables
+from lgnn_jax.experiments.claims import Claim
+from lgnn_jax.experiments.results import RESAMPLES, Setting, Table, differences, find_baseline
 from lgnn_jax.training.files import replace_text
 
 
-def write(out: Path, settings: list[Runs], commands: list[str]) -> None:
+def write(
+    out: Path,
+    settings: list[Setting],
+    tables: list[Table],
+    claims: list[Claim],
+    commands: list[str],
+) -> None:
     """Writes results.md, results.csv and results.json into a folder.
 
     Args:
       out: the folder.
-      settings: see `collect`.
+      settings: see `lgnn_jax.experiments.results.collect`.
+      tables: of the settings, see `lgnn_jax.experiments.results.tables`.
+      claims: held against the settings, see `lgnn_jax.experiments.claims.claims`.
       commands: what made them, for the reader.
     """
-    replace_text(out / "results.md", _markdown(settings, commands))
+    replace_text(out / "results.md", _markdown(settings, tables, claims, commands))
     replace_text(out / "results.csv", _csv(settings))
     document = {
         "commands": commands,
         "settings": [
             {
-                "name": runs.name,
-                "config": dataclasses.asdict(runs.config) | {"seed": None},
-                "paper": runs.paper,
-                "results": list(runs.results.values()),
+                "name": setting.name,
+                "config": dataclasses.asdict(setting.config) | {"seed": None},
+                "paper": setting.paper,
+                "results": list(setting.results.values()),
             }
-            for runs in settings
+            for setting in settings
         ],
-        "claims": {claim.text: claim.findings for claim in claims(settings)},
+        "claims": {claim.text: claim.findings for claim in claims},
     }
     replace_text(out / "results.json", json.dumps(document, indent=1) + "\n")
 
 
-def _markdown(settings, commands):
-    results = [result for runs in settings for result in runs.results.values()]
+def _markdown(settings, tables, claims, commands):
+    results = [result for setting in settings for result in setting.results.values()]
 
     def spread(values):
         return "; ".join(dict.fromkeys(values))
@@ -57,12 +65,12 @@ def _markdown(settings, commands):
         f"{dates}; {spread(r['machine'] for r in results)}; "
         f"{spread(', '.join(sorted(set(r['devices']))) for r in results)}; {spread(found)}.",
     ]
-    for grid in tables(settings):
-        lines += ["", f"**{grid.title}**", "", f"| {' | '.join(grid.columns)} |"]
-        lines.append("|---" * len(grid.columns) + "|")
-        lines += [f"| {' | '.join(row)} |" for row in grid.rows]
+    for table in tables:
+        lines += ["", f"**{table.title}**", "", f"| {' | '.join(table.columns)} |"]
+        lines.append("|---" * len(table.columns) + "|")
+        lines += [f"| {' | '.join(row)} |" for row in table.rows]
     lines += ["", "**The paper's claims, and these runs**", ""]
-    for claim in claims(settings):
+    for claim in claims:
         lines.append(f"- {claim.text}.")
         lines += [f"  - {finding}" for finding in claim.findings]
     lines += ["", *_notes(settings)]
@@ -77,7 +85,7 @@ def _notes(settings):
         "is too narrow for a few seeds; t-tests are Student's, of the differences. Correlations in "
         "the first table are means over the layers."
     ]
-    if any(runs.paper for runs in settings):
+    if any(setting.paper for setting in settings):
         notes.append('"paper" is the paper\'s median of five runs; it was not measured here.')
     return notes
 
@@ -85,11 +93,11 @@ def _notes(settings):
 def _csv(settings):
     baseline = find_baseline(settings)
     rows = []
-    for runs in settings:
-        to_baseline = differences(runs, baseline) if baseline is not None else {}
-        for seed, result in runs.results.items():
+    for setting in settings:
+        to_baseline = differences(setting, baseline) if baseline is not None else {}
+        for seed, result in setting.results.items():
             row = {
-                "setting": runs.name,
+                "setting": setting.name,
                 "seed": seed,
                 "test_accuracy": result["test_accuracy"],
                 "best_test_accuracy": result["best_test_accuracy"],
@@ -97,8 +105,8 @@ def _csv(settings):
                 "init_sha256": result["init_sha256"],
                 **{f"magnitude_{name}": value for name, value in result["magnitudes"].items()},
             }
-            for layer, figure in result["maps"].items():
-                row |= {f"{name}:{layer}": figure[name] for name in ("neighbours", "shuffled")}
+            for layer, numbers in result["maps"].items():
+                row |= {f"{name}:{layer}": numbers[name] for name in ("neighbours", "shuffled")}
             rows.append(row)
     fields = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()

@@ -45,11 +45,11 @@ PAPER_MAGNITUDES = {
 
 
 @dataclass(frozen=True)
-class Runs:
-    """The finished runs of one setting.
+class Setting:
+    """What a sweep compares: the finished runs of one config, that differ in their seed.
 
     Attributes:
-      name: of the setting.
+      name: that of its folder.
       config: of its runs, but for the seed.
       results: what each run's result.json holds, by seed.
     """
@@ -86,7 +86,7 @@ class Runs:
         return PAPER.get((c.model.name, c.variant, layers)) if same else None
 
 
-class Grid(NamedTuple):
+class Table(NamedTuple):
     """A table, ready to be printed."""
 
     title: str
@@ -94,7 +94,7 @@ class Grid(NamedTuple):
     rows: list[list[str]]
 
 
-def collect(out: Path) -> list[Runs]:
+def collect(out: Path) -> list[Setting]:
     """Reads the finished runs of a sweep, the baseline first.
 
     Raises:
@@ -108,36 +108,36 @@ def collect(out: Path) -> list[Runs]:
             result = read_result(path)
         except ValueError as error:
             raise RunError(str(error)) from None
-        runs = found.setdefault(config.name, Runs(config.name, config, {}))
-        _check_alike(out, next(iter(found.values())), runs, config)
-        runs.results[config.seed] = result
+        setting = found.setdefault(config.name, Setting(config.name, config, {}))
+        _check_alike(out, next(iter(found.values())), setting, config)
+        setting.results[config.seed] = result
     if not found:
         raise RunError(f"{out} holds no finished run of a sweep.")
     by_seed = {}
-    for runs in found.values():
-        runs.results.update({seed: runs.results.pop(seed) for seed in sorted(runs.results)})
-        for seed, result in runs.results.items():
-            first = by_seed.setdefault(seed, (runs.name, result["init_sha256"]))
+    for setting in found.values():
+        for seed in sorted(setting.results):
+            result = setting.results[seed] = setting.results.pop(seed)
+            first = by_seed.setdefault(seed, (setting.name, result["init_sha256"]))
             if first[1] != result["init_sha256"]:
                 raise RunError(
-                    f"{out}: {first[0]} and {runs.name} began seed {seed} with different weights; "
-                    "they cannot be compared. Were they run with different versions?"
+                    f"{out}: {first[0]} and {setting.name} began seed {seed} with different "
+                    "weights; they cannot be compared. Were they run with different versions?"
                 )
 
-    def place(runs):
-        s = runs.config.som
+    def place(setting):
+        s = setting.config.som
         layers = ("main", "resblocks", "all").index(s.layers)
-        return get_args(Variant).index(runs.config.variant), layers, s.kernel_size, s.sigma
+        return get_args(Variant).index(setting.config.variant), layers, s.kernel_size, s.sigma
 
     return sorted(found.values(), key=place)
 
 
-def _check_alike(out: Path, first: Runs, runs: Runs, config: Config) -> None:
+def _check_alike(out: Path, first: Setting, setting: Setting, config: Config) -> None:
     """Raises RunError if a run differs in more than its setting and seed from the others."""
-    for other, of_setting in ((runs.config, False), (first.config, True)):
+    for other, of_setting in ((setting.config, False), (first.config, True)):
         for name, theirs, ours in difference(other, config):
-            setting = of_setting and (name == "variant" or name.startswith("som."))
-            if name not in ("seed", *FREE) and not setting:
+            may_differ = of_setting and (name == "variant" or name.startswith("som."))
+            if name not in ("seed", *FREE) and not may_differ:
                 raise RunError(
                     f"{out}: {other.name}, seed {other.seed}, and {config.name}, seed "
                     f"{config.seed}, cannot be compared: {name} is {theirs!r} in one and {ours!r} "
@@ -145,13 +145,13 @@ def _check_alike(out: Path, first: Runs, runs: Runs, config: Config) -> None:
                 )
 
 
-def differences(runs: Runs, baseline: Runs) -> dict[int, float]:
+def differences(setting: Setting, baseline: Setting) -> dict[int, float]:
     """Returns by how many percentage points a setting's accuracy exceeds the baseline's, by seed.
 
     Seeds that only one of them has are left out.
     """
     theirs = baseline.accuracies
-    return {seed: a - theirs[seed] for seed, a in runs.accuracies.items() if seed in theirs}
+    return {seed: a - theirs[seed] for seed, a in setting.accuracies.items() if seed in theirs}
 
 
 def median_interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
@@ -177,47 +177,47 @@ def median_interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]
     return float(low), float(high)
 
 
-def tables(settings: list[Runs]) -> list[Grid]:
+def tables(settings: list[Setting]) -> list[Table]:
     """Returns the tables of a sweep: accuracies (I and II), magnitudes (III), and maps by layer."""
     return [_accuracies(settings), _magnitudes(settings), _maps(settings)]
 
 
-def find_baseline(settings: list[Runs]) -> Runs | None:
-    """Returns the runs without the filter, if there are any."""
-    return next((runs for runs in settings if runs.config.variant == "baseline"), None)
+def find_baseline(settings: list[Setting]) -> Setting | None:
+    """Returns the setting without the filter, if there is one."""
+    return next((setting for setting in settings if setting.config.variant == "baseline"), None)
 
 
 def _accuracies(settings):
     baseline = find_baseline(settings)
-    paper = any(runs.paper is not None for runs in settings)
+    paper = any(setting.paper is not None for setting in settings)
     rows = []
-    for runs in settings:
-        accuracies = list(runs.accuracies.values())
-        row = [runs.name, str(len(accuracies))]
+    for setting in settings:
+        accuracies = list(setting.accuracies.values())
+        row = [setting.name, str(len(accuracies))]
         row += [f"{f(accuracies):.2f}" for f in (np.median, min, max)]
         gain, interval = "", ""
-        if baseline is not None and runs is not baseline:
-            values = list(differences(runs, baseline).values())
+        if baseline is not None and setting is not baseline:
+            values = list(differences(setting, baseline).values())
             if values:
                 gain = f"{np.median(values):+.2f}"
             if len(values) > 1:
                 interval = "{:+.2f} to {:+.2f}".format(*median_interval(values))
-        row += [gain, interval, _order(runs)]
-        rows.append(row + [f"{runs.paper:.2f}" if runs.paper else ""] * paper)
+        row += [gain, interval, _order(setting)]
+        rows.append(row + [f"{setting.paper:.2f}" if setting.paper else ""] * paper)
     title = "Test accuracy in %, and correlation of neighbours (of shuffled maps)"
     columns = ["setting", "n", "median", "min", "max", "gain", "bootstrap", "neighbours"]
-    return Grid(title, columns + ["paper"] * paper, rows)
+    return Table(title, columns + ["paper"] * paper, rows)
 
 
-def _order(runs):
+def _order(setting):
     """Correlation of neighbours (of shuffled maps): mean over layers, median over seeds."""
-    maps = [list(result["maps"].values()) for result in runs.results.values() if result["maps"]]
-    figures = [
+    maps = [list(result["maps"].values()) for result in setting.results.values() if result["maps"]]
+    numbers = [
         np.median([np.mean([layer[name] for layer in layers]) for layers in maps])
         for name in ("neighbours", "shuffled")
         if maps
     ]
-    return "{:.3f} ({:.3f})".format(*figures) if maps else ""
+    return "{:.3f} ({:.3f})".format(*numbers) if maps else ""
 
 
 def _magnitudes(settings):
@@ -225,30 +225,30 @@ def _magnitudes(settings):
     rows = []
     for i, (name, label) in enumerate(labels.items()):
         row = [label]
-        for runs in settings:
-            values = [result["magnitudes"][name] for result in runs.results.values()]
+        for setting in settings:
+            values = [result["magnitudes"][name] for result in setting.results.values()]
             row.append(f"{np.median(values):.4g}")
         if settings[0].config.model.name == "vgg19":
             row += [f"{PAPER_MAGNITUDES[variant][i]:.4g}" for variant in get_args(Variant)]
         rows.append(row)
-    columns = ["magnitudes", *(runs.name for runs in settings)]
+    columns = ["magnitudes", *(setting.name for setting in settings)]
     if settings[0].config.model.name == "vgg19":
         columns += [f"paper, {variant}" for variant in get_args(Variant)]
     title = "Filters of the first layer: L2 norms, natural logarithm, median over seeds"
-    return Grid(title, columns, rows)
+    return Table(title, columns, rows)
 
 
 def _maps(settings):
     layers = list(dict.fromkeys(
-        layer for runs in settings for result in runs.results.values() for layer in result["maps"]
+        layer for s in settings for result in s.results.values() for layer in result["maps"]
     ))  # fmt: skip
     rows = []
     for layer in layers:
         row = [layer]
-        for runs in settings:
-            maps = [r["maps"][layer] for r in runs.results.values() if layer in r["maps"]]
-            figures = [np.median([m[name] for m in maps]) for name in ("neighbours", "shuffled")]
-            row.append("{:.3f} ({:.3f})".format(*figures) if maps else "")
+        for setting in settings:
+            maps = [r["maps"][layer] for r in setting.results.values() if layer in r["maps"]]
+            numbers = [np.median([m[name] for m in maps]) for name in ("neighbours", "shuffled")]
+            row.append("{:.3f} ({:.3f})".format(*numbers) if maps else "")
         rows.append(row)
     title = "Correlation of neighbours by layer (of shuffled maps), median over seeds"
-    return Grid(title, ["layer", *(runs.name for runs in settings)], rows)
+    return Table(title, ["layer", *(setting.name for setting in settings)], rows)

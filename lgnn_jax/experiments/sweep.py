@@ -1,4 +1,4 @@
-"""Variants x seeds: many runs of one config, resumable, each with the figures of its maps."""
+"""Variants x seeds: many runs of one config, resumable, each with the numbers of its maps."""
 
 import dataclasses
 import json
@@ -179,13 +179,13 @@ def _run(config: Config, dataset: Dataset, folder: Path, log: Log) -> dict[str, 
         summary, plan, state = run(config, dataset, folder, log, resume=(folder / CONFIG).exists())
     params = jax.device_get(state.params)
     result = summary | {"machine": machine(), "date": time.strftime("%Y-%m-%d")}
-    result |= figures(plan, params)
+    result |= measure(plan, params)
     replace_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
     return result
 
 
-def figures(plan: Plan, params: Any) -> dict[str, Any]:
-    """Returns the figures of a trained network's filters and maps, ready for JSON.
+def measure(plan: Plan, params: Any) -> dict[str, Any]:
+    """Returns the numbers of a trained network's filters and maps, ready for JSON.
 
     "magnitudes" are those of the first layer, "maps" has an entry for each layer with a map of more
     than one neuron.
@@ -194,12 +194,12 @@ def figures(plan: Plan, params: Any) -> dict[str, Any]:
     for layer, path in plan.layers.items():
         found = plan.maps.get(path)
         if found is not None and found.map.count > 1:
-            figure = neighbour_correlation(np.asarray(plan.weights(params, layer)), found.map)
+            near = neighbour_correlation(np.asarray(plan.weights(params, layer)), found.map)
             maps[layer] = {
                 "map": as_json(found.map),
-                "neighbours": figure.value,
-                "shuffled": float(figure.shuffled.mean()),
-                "shuffled_deviation": float(figure.shuffled.std()),
+                "neighbours": near.value,
+                "shuffled": float(near.shuffled.mean()),
+                "shuffled_deviation": float(near.shuffled.std()),
             }
     first = np.asarray(plan.weights(params, next(iter(plan.layers))))
     return {"magnitudes": magnitudes(first)._asdict(), "maps": maps}

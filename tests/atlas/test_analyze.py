@@ -19,7 +19,7 @@ from lgnn_jax.analysis.feature_vis import visualize
 from lgnn_jax.analysis.filters import filter_correlations, filter_features, normalized_filters
 from lgnn_jax.analysis.topography import neighbour_correlation, topography
 from lgnn_jax.atlas import analyze, class_sets, figures
-from lgnn_jax.cli import show
+from lgnn_jax.cli import analysis_table, layer_tables
 from lgnn_jax.training import trained
 from lgnn_jax.training.log import Log
 from lgnn_jax.training.run import run
@@ -242,7 +242,7 @@ def test_dead_filters_are_counted_and_nothing_is_nan(runs, tiny_dataset, tmp_pat
 
 def _printed(document, width=80):
     console = Console(file=io.StringIO(), width=width)
-    show.analysis(console, document)
+    analysis_table.analysis(console, document)
     return console.file.getvalue()
 
 
@@ -280,7 +280,7 @@ def test_the_table_of_a_run_with_dead_filters(runs, tiny_dataset):
     params = jax.tree.map(np.array, t.variables["params"])
     params["conv4_1"]["kernel"][:] = 0.1
     console = Console(file=io.StringIO(), width=80)
-    show.topography(console, t.plan, params)
+    layer_tables.topography(console, t.plan, params)
     rows = [line.split() for line in console.file.getvalue().splitlines()]
     assert ["conv4_1", "8x4", "\u2013", "\u2013"] in rows
     assert sum("\u2013" in row for row in rows) == 1
@@ -291,7 +291,7 @@ def test_parameters_that_are_not_finite(runs, tiny_dataset):
     params = jax.tree.map(np.array, t.variables["params"])
     params["bn3_1"]["bias"][0] = np.nan
     with pytest.raises(RunError, match="bn3_1/bias has nan among its values: all parameters must"):
-        show.topography(Console(quiet=True), t.plan, params)
+        layer_tables.topography(Console(quiet=True), t.plan, params)
 
 
 def test_runs_of_several_seeds_have_each_their_own_beginning(runs, tiny_dataset, tmp_path):

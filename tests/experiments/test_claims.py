@@ -3,12 +3,12 @@ import dataclasses
 import pytest
 
 from lgnn_jax.experiments.claims import claims
-from lgnn_jax.experiments.results import Runs
+from lgnn_jax.experiments.results import Setting
 from lgnn_jax.training.config import Config, Model, Som
 
 
-def _runs(name, accuracies, deviations=(), *, neighbours=0.3, som=None):
-    """Runs of one setting, by seed; two layers each, shuffled maps at 0.02 +- 0.01."""
+def _setting(name, accuracies, deviations=(), *, neighbours=0.3, som=None):
+    """A setting with runs, by seed; two layers each, shuffled maps at 0.02 +- 0.01."""
     config = Config(name, name.partition("-")[0], model=Model("vgg11"), som=som or Som())
     layer = {"neighbours": neighbours, "shuffled": 0.02, "shuffled_deviation": 0.01}
     deviations = deviations or [0.5] * len(accuracies)
@@ -20,7 +20,7 @@ def _runs(name, accuracies, deviations=(), *, neighbours=0.3, som=None):
         }
         for seed, (accuracy, deviation) in enumerate(zip(accuracies, deviations, strict=True))
     }
-    return Runs(name, config, results)
+    return Setting(name, config, results)
 
 
 def _said(settings):
@@ -33,12 +33,12 @@ def test_accuracy_by_seed():
     With two degrees of freedom, p = 1 - t / sqrt(t^2 + 2): t is 1.1 / (0.1 / sqrt 3) = 19.05, then
     0.3780, then 36.37.
     """
-    baseline = _runs("baseline", [70, 71, 72])
+    baseline = _setting("baseline", [70, 71, 72])
     said = _said([
         baseline,
-        _runs("constant", [71, 72.1, 73.2]),
-        _runs("decreasing", [69, 71, 74]),
-        _runs("constant-all", [68, 68.9, 69.8]),
+        _setting("constant", [71, 72.1, 73.2]),
+        _setting("decreasing", [69, 71, 74]),
+        _setting("constant-all", [68, 68.9, 69.8]),
     ])["Accuracy is not hurt"]  # fmt: skip
     of = "points to the baseline (median of 3 seeds, t-test: p ="
     assert said == [
@@ -51,10 +51,10 @@ def test_accuracy_by_seed():
 def test_settings_are_compared_with_their_own_kind():
     wide = Som(kernel_size=5, sigma=1.0)
     said = _said([
-        _runs("constant", [71, 73]),
-        _runs("constant-5x5-sigma1", [68, 71], som=wide),
-        _runs("decreasing", [72, 74]),
-        _runs("decreasing-5x5-sigma1", [65, 71], som=wide),
+        _setting("constant", [71, 73]),
+        _setting("constant-5x5-sigma1", [68, 71], som=wide),
+        _setting("decreasing", [72, 74]),
+        _setting("decreasing-5x5-sigma1", [65, 71], som=wide),
     ])  # fmt: skip
     assert [
         finding.partition(" (")[0] for finding in said["A 5x5 window costs more than two points"]
@@ -83,17 +83,20 @@ def test_a_loss_of_more_than_two_points():
         ([67.0, 69.9, 72.8], "less accurate, by more than 2 points (p = 0.0027)."),
         ([70.5, 73.6, 76.7], "more accurate."),
     ):
-        settings = [_runs("constant", [70, 73, 76]), _runs("constant-5x5", accuracies, som=wide)]
+        settings = [
+            _setting("constant", [70, 73, 76]),
+            _setting("constant-5x5", accuracies, som=wide),
+        ]
         (finding,) = _said(settings)["A 5x5 window costs more than two points"]
         assert finding.endswith(f": {verdict}")
 
 
 def test_a_window_is_compared_with_the_same_sigma_or_the_papers():
     said = _said([
-        _runs("constant", [70, 73]),
-        _runs("constant-3x3-sigma2", [60, 61], som=Som(sigma=2.0)),
-        _runs("constant-5x5-sigma2", [59, 60], som=Som(kernel_size=5, sigma=2.0)),
-        _runs("constant-5x5-sigma1", [68, 71], som=Som(kernel_size=5, sigma=1.0)),
+        _setting("constant", [70, 73]),
+        _setting("constant-3x3-sigma2", [60, 61], som=Som(sigma=2.0)),
+        _setting("constant-5x5-sigma2", [59, 60], som=Som(kernel_size=5, sigma=2.0)),
+        _setting("constant-5x5-sigma1", [68, 71], som=Som(kernel_size=5, sigma=1.0)),
     ])["A 5x5 window costs more than two points"]  # fmt: skip
     assert [finding.partition(" (")[0] for finding in said] == [
         "constant-5x5-sigma2: -1.00 points to constant-3x3-sigma2",
@@ -105,10 +108,10 @@ def test_spread_of_magnitudes():
     """Differences of -0.1, -0.11, -0.12, as of accuracy by hand; of both signs; and of nothing."""
     three = [70.0] * 3
     said = _said([
-        _runs("baseline", three, [0.5, 0.6, 0.7]),
-        _runs("constant", three, [0.4, 0.49, 0.58]),
-        _runs("decreasing", three, [0.4, 0.6, 0.9]),
-        _runs("constant-all", three, [0.5, 0.6, 0.7]),
+        _setting("baseline", three, [0.5, 0.6, 0.7]),
+        _setting("constant", three, [0.4, 0.49, 0.58]),
+        _setting("decreasing", three, [0.4, 0.6, 0.9]),
+        _setting("constant-all", three, [0.5, 0.6, 0.7]),
     ])["Magnitudes of the first layer spread less"]  # fmt: skip
     assert said[0] == (
         "constant: deviation of log 0.490, the baseline's 0.600; smaller in 3 of 3 seeds "
@@ -127,14 +130,14 @@ def test_spread_of_magnitudes():
 )
 def test_neighbours_are_held_against_shuffled_maps(neighbours, verdict):
     """Two deviations above the shuffles' mean is 0.04."""
-    (finding,) = _said([_runs("constant", [70, 71], neighbours=neighbours)])[
+    (finding,) = _said([_setting("constant", [70, 71], neighbours=neighbours)])[
         "Neighbours are correlated"
     ]
     assert finding.endswith(verdict)
 
 
 def test_one_seed_decides_nothing():
-    said = _said([_runs("baseline", [70]), _runs("constant", [75], [0.1])])
+    said = _said([_setting("baseline", [70]), _setting("constant", [75], [0.1])])
     assert said["Accuracy is not hurt"] == [
         "constant: +5.00 points to the baseline, one seed, which decides nothing."
     ]
@@ -143,8 +146,8 @@ def test_one_seed_decides_nothing():
 
 
 def test_seeds_that_only_one_setting_has_and_networks_without_maps():
-    lone = dataclasses.replace(_runs("constant", [70]), results={})
-    assert _said([_runs("baseline", [70]), lone])["Neighbours are correlated"] == [
+    lone = dataclasses.replace(_setting("constant", [70]), results={})
+    assert _said([_setting("baseline", [70]), lone])["Neighbours are correlated"] == [
         "baseline: 0.300, shuffled 0.020; more than two deviations above it in 2 of 2 maps "
         "(layers x seeds): they are."
     ]

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from lgnn_jax import cli
 from lgnn_jax.experiments import report, results, sweep
+from lgnn_jax.experiments.claims import claims
 from lgnn_jax.training.config import Config, Data, Model, Optimizer, Som, to_json
 from lgnn_jax.training.session import RunError
 
@@ -50,7 +51,12 @@ def _write_run(out, name, seed, accuracy, *, sha="a", config=None, neighbours=0.
     variant = name.partition("-")[0]
     config = dataclasses.replace(config or Config(), name=name, variant=variant, seed=seed)
     (folder / "config.json").write_text(to_json(config))
-    figure = {"map": [8, 8], "neighbours": neighbours, "shuffled": 0.01, "shuffled_deviation": 0.01}
+    numbers = {
+        "map": [8, 8],
+        "neighbours": neighbours,
+        "shuffled": 0.01,
+        "shuffled_deviation": 0.01,
+    }
     result = {
         "test_accuracy": accuracy,
         "best_test_accuracy": accuracy,
@@ -60,7 +66,7 @@ def _write_run(out, name, seed, accuracy, *, sha="a", config=None, neighbours=0.
         "date": "2026-01-01",
         "versions": dict.fromkeys(("jax", "flax", "optax", "lgnn_jax", "python"), "1"),
         "magnitudes": {"minimum": 0.1, "maximum": 2.0, "deviation_of_log": 0.5},
-        "maps": {"conv1_1": figure, "conv2_1": figure | {"neighbours": 2 * neighbours}},
+        "maps": {"conv1_1": numbers, "conv2_1": numbers | {"neighbours": 2 * neighbours}},
     }
     (folder / "result.json").write_text(json.dumps(result))
 
@@ -72,11 +78,11 @@ def test_from_start_to_table(tmp_path, monkeypatch, capsys):
     assert "6 of 6 runs" in said
     assert max(map(len, said.splitlines())) <= 80
     settings = results.collect(folder / "out")
-    assert [runs.name for runs in settings] == ["baseline", "constant", "decreasing"]
-    assert all(list(runs.results) == [0, 1] for runs in settings)
+    assert [setting.name for setting in settings] == ["baseline", "constant", "decreasing"]
+    assert all(list(setting.results) == [0, 1] for setting in settings)
     for seed in (0, 1):
-        assert len({runs.results[seed]["init_sha256"] for runs in settings}) == 1
-    accuracies = {(runs.name, seed): a for runs in settings for seed, a in runs.accuracies.items()}
+        assert len({setting.results[seed]["init_sha256"] for setting in settings}) == 1
+    accuracies = {(s.name, seed): a for s in settings for seed, a in s.accuracies.items()}
     for (name, seed), accuracy in accuracies.items():
         lines = (folder / f"out/{name}/seed_{seed}/metrics.jsonl").read_text().splitlines()
         assert 100 * json.loads(lines[-1])["accuracy"] == accuracy
@@ -221,7 +227,7 @@ def test_settings_of_table_ii():
     ],
 )
 def test_the_papers_figure_stands_beside_the_same_setting_alone(config, expected):
-    assert results.Runs("x", config, {}).paper == expected
+    assert results.Setting("x", config, {}).paper == expected
 
 
 def test_accuracies_are_paired_by_seed(tmp_path):
@@ -237,13 +243,14 @@ def test_accuracies_are_paired_by_seed(tmp_path):
         )
     baseline, constant = settings = results.collect(tmp_path)
     assert results.differences(constant, baseline) == pytest.approx({0: 1.0, 1: 3.0, 2: -1.0})
-    rows = results.tables(settings)[0].rows
+    tables = results.tables(settings)
+    rows = tables[0].rows
     assert rows[0] == ["baseline", "3", "72.00", "70.00", "75.00", "", "", "0.300 (0.010)", "69.96"]
     assert rows[1] == [
         "constant", "4", "74.50", "71.00", "90.00", "+1.00", "-1.00 to +3.00",
         "0.600 (0.010)", "70.16",
     ]  # fmt: skip
-    report.write(tmp_path, settings, ["lgnn sweep"])
+    report.write(tmp_path, settings, tables, claims(settings), ["lgnn sweep"])
     lines = (tmp_path / "results.csv").read_text().splitlines()
     assert len(lines) == 1 + 7
     assert ",1.00,0," in lines[4]

@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import hashlib
 import http.server
 import io
 import json
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from cifar_copies import checksum, left_behind, pack
 
 from lgnn_jax.training.data import cifar
 
@@ -69,20 +69,6 @@ def make_dataset(name: str) -> tuple[dict[str, bytes], Examples]:
     return files, examples
 
 
-def pack(files: dict[str, bytes], folder: str) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for path, content in files.items():
-            member = tarfile.TarInfo(f"{folder}/{path}")
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def checksum(content: bytes) -> tuple[int, str]:
-    return len(content), hashlib.sha256(content).hexdigest()
-
-
 @contextlib.contextmanager
 def serve(
     content: bytes,
@@ -122,10 +108,6 @@ def serve(
 def prepare(name: str, data_dir: pathlib.Path, archive: bytes) -> None:
     with serve(archive) as url:
         cifar.prepare(name, data_dir, url=url, checksum=checksum(archive))
-
-
-def left_behind(data_dir: pathlib.Path) -> list[str]:
-    return sorted(str(path.relative_to(data_dir)) for path in data_dir.rglob("*"))
 
 
 def assert_holds(examples: Examples, name: str, data_dir: pathlib.Path) -> None:

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from lgnn_jax.cli import load_config
+from lgnn_jax.cli.configs import load_config
 from lgnn_jax.training import config as config_lib
 from lgnn_jax.training.config import Config, Data, Model, Optimizer, Som, from_json, to_json
 

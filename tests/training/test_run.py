@@ -6,23 +6,11 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import runs
 
 from lgnn_jax.training import run as run_lib
 from lgnn_jax.training.config import Model, Som
-from lgnn_jax.training.log import Log
 from lgnn_jax.training.session import RunError, Session
-
-
-def _run(config, dataset, run_dir, resume=False):
-    with Log() as log:
-        summary, _, state = run_lib.run(config, dataset, run_dir, log, resume=resume)
-    return summary, jax.device_get(state)
-
-
-@pytest.fixture
-def one_device(monkeypatch):
-    devices = jax.devices()[:1]
-    monkeypatch.setattr(jax, "devices", lambda: devices)
 
 
 def _records(run_dir):
@@ -33,7 +21,7 @@ def _records(run_dir):
 @pytest.mark.usefixtures("one_device")
 def test_run_directory(tiny_config, tiny_dataset, tmp_path):
     config = dataclasses.replace(tiny_config, variant="decreasing", log_every=4)
-    summary, state = _run(config, tiny_dataset, tmp_path / "run")
+    summary, state = runs.train(config, tiny_dataset, tmp_path / "run")
     assert run_lib.load_config(tmp_path / "run") == config
     records = _records(tmp_path / "run")
     assert [(r["step"], r["epoch"], r["split"]) for r in records] == [
@@ -72,7 +60,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     tiny_config, tiny_dataset, tmp_path, monkeypatch
 ):
     config = dataclasses.replace(tiny_config, epochs=3, variant="decreasing")
-    _, straight = _run(config, tiny_dataset, tmp_path / "straight")
+    _, straight = runs.train(config, tiny_dataset, tmp_path / "straight")
 
     evaluate, calls = Session.evaluate, []
 
@@ -84,23 +72,19 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 
     monkeypatch.setattr(Session, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        _run(config, tiny_dataset, tmp_path / "cut")
+        runs.train(config, tiny_dataset, tmp_path / "cut")
     monkeypatch.setattr(Session, "evaluate", evaluate)
     assert _records(tmp_path / "cut")[-1]["step"] == 12  # beyond the checkpoint, at step 6
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 12, "ep')  # a torn line
-    _, resumed = _run(config, tiny_dataset, tmp_path / "cut", resume=True)
+    _, resumed = runs.train(config, tiny_dataset, tmp_path / "cut", resume=True)
 
     jax.tree.map(np.testing.assert_array_equal, resumed, straight)
-    fields = ("step", "epoch", "split", "loss", "accuracy", "learning_rate", "sigma")
-    records = [
-        [[r[field] for field in fields] for r in _records(tmp_path / name)]
-        for name in ("straight", "cut")
-    ]
-    assert records[0] == records[1]
+    assert runs.records(tmp_path / "cut") == runs.records(tmp_path / "straight")
 
     before = {f.name: f.read_bytes() for f in (tmp_path / "cut").iterdir() if f.is_file()}
-    _, state = _run(config, tiny_dataset, tmp_path / "cut", resume=True)  # nothing is left to do
+    # Nothing is left to do.
+    _, state = runs.train(config, tiny_dataset, tmp_path / "cut", resume=True)
     jax.tree.map(np.testing.assert_array_equal, state, straight)
     assert before == {f.name: f.read_bytes() for f in (tmp_path / "cut").iterdir() if f.is_file()}
 
@@ -109,7 +93,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 def test_damage_is_one_clear_line(tiny_config, tiny_dataset, tmp_path):
     config = dataclasses.replace(tiny_config, epochs=1)
     run_dir = tmp_path / "run"
-    _run(config, tiny_dataset, run_dir)
+    runs.train(config, tiny_dataset, run_dir)
     metrics = (run_dir / "metrics.jsonl").read_text()
     for damaged, message in (
         ("[1]\n" + metrics, r"metrics\.jsonl, line 1, is damaged: '\[1\]'"),
@@ -120,21 +104,21 @@ def test_damage_is_one_clear_line(tiny_config, tiny_dataset, tmp_path):
     ):
         (run_dir / "metrics.jsonl").write_text(damaged, encoding="latin-1")
         with pytest.raises(RunError, match=message):
-            _run(config, tiny_dataset, run_dir, resume=True)
+            runs.train(config, tiny_dataset, run_dir, resume=True)
         assert (run_dir / "metrics.jsonl").read_text(encoding="latin-1") == damaged
     (run_dir / "metrics.jsonl").write_text(metrics)
     summary = (run_dir / "summary.json").read_text()
     for damaged in ('{"init', "{}", "[]", '{"test_accuracy": "x"}'):
         (run_dir / "summary.json").write_text(damaged)
         with pytest.raises(RunError, match=r"summary\.json is damaged: once it is removed"):
-            _run(config, tiny_dataset, run_dir, resume=True)
+            runs.train(config, tiny_dataset, run_dir, resume=True)
     (run_dir / "summary.json").unlink()
     (run_dir / "metrics.jsonl").write_text(metrics.splitlines()[0] + "\n")  # the test is made anew
-    again, _ = _run(config, tiny_dataset, run_dir, resume=True)
+    again, _ = runs.train(config, tiny_dataset, run_dir, resume=True)
     assert again["test_accuracy"] == json.loads(summary)["test_accuracy"]
     shutil.rmtree(run_dir / "checkpoints")
     with pytest.raises(RunError, match="was finished, and none of its checkpoints"):
-        _run(config, tiny_dataset, run_dir, resume=True)
+        runs.train(config, tiny_dataset, run_dir, resume=True)
     assert [r["split"] for r in _records(run_dir)] == ["train", "test"]
 
 
@@ -147,7 +131,7 @@ def test_divergence_stops_the_run(tiny_config, tiny_dataset, tmp_path):
         RunError,
         match=r"gradient of \S+/\w+ is not finite at step [23], epoch 1, learning rate 1e\+30",
     ):
-        _run(config, tiny_dataset, tmp_path / "run")
+        runs.train(config, tiny_dataset, tmp_path / "run")
     assert not (tmp_path / "run" / "summary.json").exists()
 
 

@@ -269,7 +269,7 @@ def test_randomness_is_a_function_of_seed_and_step(tiny_config, tiny_dataset):
     "name", ["vgg11_cifar100", "vgg19_cifar100", "wrn16_8_cifar100", "wrn28_10_cifar100"]
 )
 def test_one_real_step_of_the_papers_networks(name):
-    from lgnn_jax.cli import load_config
+    from lgnn_jax.cli.configs import load_config
 
     config = dataclasses.replace(load_config(name), batch_size=4)
     rng = np.random.default_rng(0)

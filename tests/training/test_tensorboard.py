@@ -3,7 +3,6 @@ import io
 import json
 import struct
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,12 +26,6 @@ def _events(folder):
 
 def _values(folder):
     return [(event.step, v) for event in _events(folder) for v in event.summary.value]
-
-
-@pytest.fixture
-def one_device(monkeypatch):
-    devices = jax.devices()[:1]
-    monkeypatch.setattr(jax, "devices", lambda: devices)
 
 
 @pytest.mark.usefixtures("one_device")
@@ -60,9 +53,8 @@ def test_a_run_writes_its_metrics_and_its_first_layer(tiny_config, tiny_dataset,
     assert [event.session_log.status for event in _events(tmp_path / "tensorboard")].count(1) == 1
 
 
-def test_without_it_nothing_is_written(tiny_config, tiny_dataset, tmp_path, monkeypatch):
-    devices = jax.devices()[:1]
-    monkeypatch.setattr(jax, "devices", lambda: devices)
+@pytest.mark.usefixtures("one_device")
+def test_without_it_nothing_is_written(tiny_config, tiny_dataset, tmp_path):
     with Log() as log:
         run(dataclasses.replace(tiny_config, epochs=1), tiny_dataset, tmp_path, log)
     assert not (tmp_path / "tensorboard").exists()
