@@ -3,6 +3,7 @@
 import ast
 import re
 from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def imports(path):
 
 
 def room_of(name):
-    return (name.split(".") + [""])[1]
+    return [*name.split("."), ""][1]
 
 
 def picture():
@@ -44,7 +45,7 @@ def picture():
     allowed = {room: set() for room in rooms}
     for chain in re.findall(r"`([\w]+(?: <- [\w]+)+)`", text):
         names = chain.split(" <- ")
-        for left, right in zip(names, names[1:], strict=False):
+        for left, right in pairwise(names):
             allowed[right].add(left)
     for room in TopologicalSorter(allowed).static_order():  # raises where arrows form a circle
         allowed[room] |= {further for left in allowed[room] for further in allowed[left]}

@@ -28,8 +28,8 @@ from lgnn_jax.maps.table import SomDimensions
 from lgnn_jax.models.streams import streams
 from lgnn_jax.training import data
 from lgnn_jax.training.config import nearest, to_json
+from lgnn_jax.training.errors import RunError
 from lgnn_jax.training.files import replace_text
-from lgnn_jax.training.session import RunError
 from lgnn_jax.training.trained import Trained
 
 FOLDER, NUMBERS = "figures", "analysis.json"

@@ -8,7 +8,7 @@ from lgnn_jax.cli.errors import UsageError
 from lgnn_jax.cli.show import say
 from lgnn_jax.cli.stages import Stages
 from lgnn_jax.training import data
-from lgnn_jax.training.run import load_config as load_saved
+from lgnn_jax.training.run_dir import load_config as load_saved
 
 
 def run(command: Analyze) -> None:

@@ -58,7 +58,7 @@ def _has_its_line(error: BaseException) -> bool:
         return True
     # Slow to import; where one of them was raised, that is done.
     from lgnn_jax.training.data import DataError
-    from lgnn_jax.training.session import RunError
+    from lgnn_jax.training.errors import RunError
 
     return isinstance(error, (DataError, RunError))
 

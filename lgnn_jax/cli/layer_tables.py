@@ -10,7 +10,8 @@ from lgnn_jax.cli.show import NONE, dimensions, make_table, say
 from lgnn_jax.experiments.sweep import measure
 from lgnn_jax.maps.parameters import path_name
 from lgnn_jax.training.config import Config
-from lgnn_jax.training.session import Plan, RunError
+from lgnn_jax.training.errors import RunError
+from lgnn_jax.training.session import Plan
 
 
 def plan(console: Console, config: Config, plan: Plan, train_count: int) -> None:

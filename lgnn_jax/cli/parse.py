@@ -64,7 +64,7 @@ def _defaults(argv: list[str]) -> Config:
         raise UsageError("a sweep takes --variants and --seeds instead of --variant and --seed.")
     goes_on = argv[0] == "train" and known.resume and not _asks_for_help(argv)
     if goes_on and known.config is None:
-        from lgnn_jax.training.run import load_config as load_saved
+        from lgnn_jax.training.run_dir import load_config as load_saved
 
         return load_saved(known.run_dir or Path("runs") / str(known.name))
     return load_config("quickstart" if known.config is None else known.config)

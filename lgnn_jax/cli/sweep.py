@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.console import Console
 from lgnn_jax.cli.commands import Sweep
 from lgnn_jax.cli.errors import UsageError
 from lgnn_jax.cli.table import show
-from lgnn_jax.experiments.sweep import settings, sweep
+from lgnn_jax.experiments.sweep import sweep
 from lgnn_jax.training import data
 from lgnn_jax.training.config import Config
 from lgnn_jax.training.session import plan
@@ -31,10 +32,10 @@ def run(command: Sweep, line: str) -> None:
     layers = command.layers or (base.som.layers,)
     windows = command.windows or ((base.som.kernel_size, base.som.sigma),)
     try:
-        configs = settings(base, command.variants, layers, windows)
+        configs = to_compare(base, command.variants, layers, windows)
         folders = {}
         for size, sigma in windows:
-            (folder,) = settings(base, ("constant",), layers[:1], [(size, sigma)])
+            (folder,) = to_compare(base, ("constant",), layers[:1], [(size, sigma)])
             if folder in folders:
                 raise ValueError(
                     f"--windows: {folders[folder]} and {size} {sigma} are one setting, {folder}: "
@@ -57,3 +58,43 @@ def run(command: Sweep, line: str) -> None:
     show(console, out, [line])
     if failures:
         sys.exit(1)
+
+
+def to_compare(
+    config: Config,
+    variants: Sequence[str],
+    layers: Sequence[str],
+    windows: Sequence[tuple[int | None, float]],
+) -> dict[str, Config]:
+    """Returns the configs to compare, by a name that is also that of their folder.
+
+    Args:
+      config: what they share.
+      variants: see `Config.variant`; one without a filter has no window, so it appears once.
+      layers: sets of a Wide ResNet's layers, see `lgnn_jax.training.config.Som.layers`.
+      windows: sizes of the filter's window and their sigma.
+
+    Raises:
+      ValueError: for a value that a config does not allow.
+
+    Example:
+      >>> list(to_compare(Config(), ["baseline", "constant"], ["all"], [(3, 0.5), (5, 1.0)]))
+      ['baseline', 'constant', 'constant-5x5-sigma1']
+    """
+    found = {}
+    own = config.som.kernel_size, config.som.sigma
+    for variant in variants:
+        named = dataclasses.replace(config, variant=variant)
+        if named.method.filter is None:
+            found[Path(variant).stem] = named
+            continue
+        for which in layers:
+            for size, sigma in windows:
+                name = [variant]
+                if config.model.name.startswith("wrn"):
+                    name.append(which)
+                if (size, sigma) != own:
+                    name.append(f"{size}x{size}-sigma{sigma:g}")
+                som = dataclasses.replace(config.som, layers=which, kernel_size=size, sigma=sigma)
+                found["-".join(name)] = dataclasses.replace(named, som=som)
+    return found

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from lgnn_jax.cli.commands import Table
 from lgnn_jax.cli.show import make_table, say
+from lgnn_jax.training.errors import RunError
 from lgnn_jax.training.files import replace_text
-from lgnn_jax.training.session import RunError
 
 _COMMANDS = "commands.json"  # those that made a sweep's folder
 

@@ -13,6 +13,7 @@ from lgnn_jax.cli.errors import UsageError
 from lgnn_jax.cli.processes import join
 from lgnn_jax.training import data, session
 from lgnn_jax.training import run as run_lib
+from lgnn_jax.training import run_dir as run_dir_lib
 from lgnn_jax.training.config import difference, to_json
 from lgnn_jax.training.log import Log
 
@@ -46,8 +47,8 @@ def _train(command):
     config = command.run
     run_dir = command.run_dir or Path("runs") / config.name
     # Before the images, for reading them can take a while.
-    run_lib.check_run_dir(run_dir, config, resume=command.resume)
-    begun = run_lib.load_config(run_dir) if command.resume else config
+    run_dir_lib.check_run_dir(run_dir, config, resume=command.resume)
+    begun = run_dir_lib.load_config(run_dir) if command.resume else config
     images = data.load(config.data.name, command.data_dir, train_images=config.data.train_images)
     with Log(console, tensorboard=command.tensorboard) as log:
         log.say(

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import ttest_1samp
 
 from lgnn_jax.experiments.results import Setting, differences, find_baseline
+from lgnn_jax.methods.method import Filter
 
 
 class Claim(NamedTuple):
@@ -54,36 +55,40 @@ def _gains(filtered, baseline):
 
 
 def _decreasing(filtered):
-    constant = {_but_variant(s): s for s in filtered if s.config.variant == "constant"}
-    pairs = [(setting, constant.get(_but_variant(setting))) for setting in filtered]
+    constant = {_but_schedule(s): s for s in filtered if _filter(s).schedule == "constant"}
+    pairs = [(setting, constant.get(_but_schedule(setting))) for setting in filtered]
     return [
         _compare(setting, other, other.name)
         for setting, other in pairs
-        if other is not None and setting.config.variant == "decreasing"
+        if other is not None and _filter(setting).schedule == "decreasing"
     ]
 
 
-def _but_variant(setting):
-    som = setting.config.som
-    return som.layers, som.kernel_size, som.sigma
+def _filter(setting):
+    return setting.config.method.filter or Filter(sigma=0.0)
+
+
+def _but_schedule(setting):
+    found = _filter(setting)
+    return setting.config.som.layers, found.kernel_size, found.sigma
 
 
 def _windows(filtered):
     findings = []
     for setting in filtered:
+        own = _filter(setting)
         smaller = [
             other
             for other in filtered
-            if (other.config.variant, other.config.som.layers, other.config.som.kernel_size)
-            == (setting.config.variant, setting.config.som.layers, 3)
+            if (_filter(other).schedule, other.config.som.layers, _filter(other).kernel_size)
+            == (own.schedule, setting.config.som.layers, 3)
         ]
-        if setting.config.som.kernel_size != 5 or not smaller:
+        if own.kernel_size != 5 or not smaller:
             continue
         # With the same sigma, or else with the paper's.
-        sigma = setting.config.som.sigma
-        if sigma not in {other.config.som.sigma for other in smaller}:
-            sigma = 0.5
-        same = [other for other in smaller if other.config.som.sigma == sigma]
+        sigmas = {_filter(other).sigma for other in smaller}
+        sigma = own.sigma if own.sigma in sigmas else 0.5
+        same = [other for other in smaller if _filter(other).sigma == sigma]
         findings += [_compare(setting, other, other.name, loss=2.0) for other in same]
     return findings
 

@@ -1,47 +1,20 @@
 """From the runs of a sweep to tables: accuracy by seed against the baseline, filters, maps."""
 
-import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from lgnn_jax.experiments import paper
 from lgnn_jax.experiments.sweep import RESULT, read_result
-from lgnn_jax.training.config import Config, Model, Optimizer, Som, Variant, difference
-from lgnn_jax.training.run import FREE, load_config
-from lgnn_jax.training.session import RunError
+from lgnn_jax.methods.method import NAMED, Method
+from lgnn_jax.training.config import Config, difference
+from lgnn_jax.training.errors import RunError
+from lgnn_jax.training.run_dir import FREE, load_config
 
 RESAMPLES = 9999
-
-# Tables I and II of the paper: median test accuracy in %, of five runs on CIFAR-100.
-PAPER = {
-    ("vgg11", "baseline", "all"): 69.96,
-    ("vgg11", "constant", "all"): 70.16,
-    ("vgg11", "decreasing", "all"): 70.17,
-    ("vgg19", "baseline", "all"): 72.01,
-    ("vgg19", "constant", "all"): 72.39,
-    ("vgg19", "decreasing", "all"): 72.46,
-    ("wrn16_8", "baseline", "all"): 78.87,
-    ("wrn16_8", "constant", "main"): 78.90,
-    ("wrn16_8", "decreasing", "main"): 78.94,
-    ("wrn16_8", "constant", "resblocks"): 79.08,
-    ("wrn16_8", "decreasing", "resblocks"): 79.10,
-    ("wrn16_8", "constant", "all"): 79.07,
-    ("wrn16_8", "decreasing", "all"): 79.12,
-    ("wrn28_10", "baseline", "all"): 80.62,
-    ("wrn28_10", "constant", "resblocks"): 80.88,
-    ("wrn28_10", "decreasing", "resblocks"): 81.08,
-    ("wrn28_10", "constant", "all"): 80.99,
-    ("wrn28_10", "decreasing", "all"): 80.81,
-}
-_PAPER_EPOCHS = {"vgg11": (100, (40, 70, 90))}  # and where the learning rate falls; section IV-A
-# Table III: one run of VGG-19.
-PAPER_MAGNITUDES = {
-    "baseline": (2.1775e-06, 2.2977, 3.6854),
-    "constant": (0.0111, 1.6394, 1.0199),
-    "decreasing": (0.0007, 1.9456, 2.0902),
-}
 
 
 @dataclass(frozen=True)
@@ -66,24 +39,7 @@ class Setting:
     @property
     def paper(self) -> float | None:
         """The paper's test accuracy for this setting, in %, if it has one."""
-        c = self.config
-        epochs, decay_epochs = _PAPER_EPOCHS.get(c.model.name, (200, (60, 120, 160)))
-        papers = Config(
-            c.name,
-            c.variant,
-            c.seed,
-            epochs,
-            checkpoint_every=c.checkpoint_every,
-            log_every=c.log_every,
-            model=Model(c.model.name, dtype=c.model.dtype),
-            optimizer=Optimizer(decay_epochs=decay_epochs),
-            som=Som(method=c.som.method, layers=c.som.layers),
-        )
-        layers = "all" if c.variant == "baseline" else c.som.layers
-        same = c == dataclasses.replace(
-            papers, som=c.som if c.variant == "baseline" else papers.som
-        )
-        return PAPER.get((c.model.name, c.variant, layers)) if same else None
+        return paper.accuracy(self.config)
 
 
 class Table(NamedTuple):
@@ -125,9 +81,11 @@ def collect(out: Path) -> list[Setting]:
                 )
 
     def place(setting):
-        s = setting.config.som
+        config, s = setting.config, setting.config.som
+        known = list(NAMED)
+        variant = known.index(config.variant) if config.variant in known else len(known)
         layers = ("main", "resblocks", "all").index(s.layers)
-        return get_args(Variant).index(setting.config.variant), layers, s.kernel_size, s.sigma
+        return variant, config.variant, layers, s.kernel_size or math.inf, s.sigma
 
     return sorted(found.values(), key=place)
 
@@ -183,13 +141,13 @@ def tables(settings: list[Setting]) -> list[Table]:
 
 
 def find_baseline(settings: list[Setting]) -> Setting | None:
-    """Returns the setting without the filter, if there is one."""
-    return next((setting for setting in settings if setting.config.variant == "baseline"), None)
+    """Returns the setting in which nothing makes a map, if there is one."""
+    return next((setting for setting in settings if setting.config.method == Method()), None)
 
 
 def _accuracies(settings):
     baseline = find_baseline(settings)
-    paper = any(setting.paper is not None for setting in settings)
+    known = any(setting.paper is not None for setting in settings)
     rows = []
     for setting in settings:
         accuracies = list(setting.accuracies.values())
@@ -203,10 +161,10 @@ def _accuracies(settings):
             if len(values) > 1:
                 interval = "{:+.2f} to {:+.2f}".format(*median_interval(values))
         row += [gain, interval, _order(setting)]
-        rows.append(row + [f"{setting.paper:.2f}" if setting.paper else ""] * paper)
+        rows.append(row + [f"{setting.paper:.2f}" if setting.paper else ""] * known)
     title = "Test accuracy in %, and correlation of neighbours (of shuffled maps)"
     columns = ["setting", "n", "median", "min", "max", "gain", "bootstrap", "neighbours"]
-    return Table(title, columns + ["paper"] * paper, rows)
+    return Table(title, columns + ["paper"] * known, rows)
 
 
 def _order(setting):
@@ -222,18 +180,17 @@ def _order(setting):
 
 def _magnitudes(settings):
     labels = {"minimum": "smallest", "maximum": "largest", "deviation_of_log": "deviation of log"}
+    papers = paper.magnitudes(settings[0].config)
     rows = []
     for i, (name, label) in enumerate(labels.items()):
         row = [label]
         for setting in settings:
             values = [result["magnitudes"][name] for result in setting.results.values()]
             row.append(f"{np.median(values):.4g}")
-        if settings[0].config.model.name == "vgg19":
-            row += [f"{PAPER_MAGNITUDES[variant][i]:.4g}" for variant in get_args(Variant)]
+        row += [f"{values[i]:.4g}" for values in papers.values()]
         rows.append(row)
     columns = ["magnitudes", *(setting.name for setting in settings)]
-    if settings[0].config.model.name == "vgg19":
-        columns += [f"paper, {variant}" for variant in get_args(Variant)]
+    columns += [f"paper, {variant}" for variant in papers]
     title = "Filters of the first layer: L2 norms, natural logarithm, median over seeds"
     return Table(title, columns, rows)
 

@@ -1,4 +1,4 @@
-"""Variants x seeds: many runs of one config, resumable, each with the numbers of its maps."""
+"""Configs x seeds: many runs of one question, resumable, each with the numbers of its maps."""
 
 import dataclasses
 import json
@@ -19,11 +19,12 @@ from rich.table import Table
 from lgnn_jax.analysis.filters import Magnitudes, magnitudes
 from lgnn_jax.analysis.topography import neighbour_correlation
 from lgnn_jax.maps.grid import as_json
-from lgnn_jax.training.config import Config, Variant
+from lgnn_jax.training.config import Config
 from lgnn_jax.training.data import Dataset
 from lgnn_jax.training.files import replace_text
 from lgnn_jax.training.log import Log, duration
-from lgnn_jax.training.run import CONFIG, check_run_dir, load_config, run
+from lgnn_jax.training.run import run
+from lgnn_jax.training.run_dir import CONFIG, check_run_dir, load_config
 from lgnn_jax.training.session import Plan
 
 RESULT = "result.json"
@@ -63,45 +64,6 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def settings(
-    config: Config,
-    variants: Sequence[Variant],
-    layers: Sequence[str],
-    windows: Sequence[tuple[int, float]],
-) -> dict[str, Config]:
-    """Returns the configs to compare, by a name that is also that of their folder.
-
-    Args:
-      config: what they share.
-      variants: of the filter; the baseline has none, so it appears once.
-      layers: sets of a Wide ResNet's layers, see `lgnn_jax.training.config.Som.layers`.
-      windows: sizes of the filter's window and their sigma.
-
-    Raises:
-      ValueError: for a value that a config does not allow.
-
-    Example:
-      >>> list(settings(Config(), ["baseline", "constant"], ["all"], [(3, 0.5), (5, 1.0)]))
-      ['baseline', 'constant', 'constant-5x5-sigma1']
-    """
-    found = {}
-    own = config.som.kernel_size, config.som.sigma
-    for variant in variants:
-        if variant == "baseline":
-            found["baseline"] = dataclasses.replace(config, variant=variant)
-            continue
-        for which in layers:
-            for size, sigma in windows:
-                name = [variant]
-                if config.model.name.startswith("wrn"):
-                    name.append(which)
-                if (size, sigma) != own:
-                    name.append(f"{size}x{size}-sigma{sigma:g}")
-                som = dataclasses.replace(config.som, layers=which, kernel_size=size, sigma=sigma)
-                found["-".join(name)] = dataclasses.replace(config, variant=variant, som=som)
-    return found
-
-
 def sweep(
     configs: dict[str, Config], seeds: Sequence[int], dataset: Dataset, out: Path, console: Console
 ) -> dict[str, str]:
@@ -112,7 +74,7 @@ def sweep(
     begun, or is to have more epochs now, is resumed, and one that fails does not stop the others.
 
     Args:
-      configs: see `settings`; their own seeds are not used.
+      configs: by a name that is also that of their folder; their own names and seeds are not used.
       seeds: of the runs.
       dataset: the images of all.
       out: where the runs are kept.

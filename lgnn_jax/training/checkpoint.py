@@ -18,8 +18,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from lgnn_jax.training.files import sync
+from lgnn_jax.training.run_dir import CHECKPOINTS
 
-FOLDER = "checkpoints"
 _STATE, _MANIFEST, _WRITING = "state", "manifest.json", ".writing-"
 _KEPT = 2
 
@@ -33,7 +33,7 @@ class Checkpoints:
 
     def __init__(self, run_dir: Path, *, say: Callable[[str], None] = print):
         """Looks at `run_dir / "checkpoints"`; `say` is told of damaged ones."""
-        self._folder, self._say = (Path(run_dir) / FOLDER).resolve(), say
+        self._folder, self._say = (Path(run_dir) / CHECKPOINTS).resolve(), say
 
     def steps(self) -> list[int]:
         """Returns the steps that there are checkpoints of, ascending."""

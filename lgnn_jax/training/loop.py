@@ -9,8 +9,9 @@ from jax.experimental import multihost_utils
 
 from lgnn_jax.maps.table import path_name
 from lgnn_jax.training.checkpoint import Checkpoints
+from lgnn_jax.training.errors import RunError
 from lgnn_jax.training.log import Log
-from lgnn_jax.training.session import RunError, Session
+from lgnn_jax.training.session import Session
 from lgnn_jax.training.signals import Stopped
 from lgnn_jax.training.steps import Metrics, TrainState
 

@@ -17,6 +17,7 @@ from lgnn_jax.models import build_network
 from lgnn_jax.models.network import Network, at_path, neurons_last
 from lgnn_jax.training import data, optimizer, own
 from lgnn_jax.training.config import Config, Model, from_json, to_json
+from lgnn_jax.training.errors import RunError
 from lgnn_jax.training.steps import (
     AXIS,
     Metrics,
@@ -25,10 +26,6 @@ from lgnn_jax.training.steps import (
     make_parallel_steps,
     replicate,
 )
-
-
-class RunError(Exception):
-    """A run that cannot be started or resumed as asked; one clear line."""
 
 
 class Plan(NamedTuple):

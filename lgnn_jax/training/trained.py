@@ -17,9 +17,11 @@ import numpy as np
 from lgnn_jax.analysis.feature_vis import mean_activations
 from lgnn_jax.maps.shapes import Map
 from lgnn_jax.models.network import Network
-from lgnn_jax.training import checkpoint, data, run
+from lgnn_jax.training import checkpoint, data
 from lgnn_jax.training.config import Config, difference
-from lgnn_jax.training.session import Plan, RunError, plan, tree_sha256
+from lgnn_jax.training.errors import RunError
+from lgnn_jax.training.run_dir import SUMMARY, load_config
+from lgnn_jax.training.session import Plan, plan, tree_sha256
 from lgnn_jax.training.steps import Metrics, TrainState, initial_key, make_eval_step
 
 
@@ -125,7 +127,7 @@ def read(run_dir: Path, dataset: data.Dataset, network: Network | None = None) -
       RunError: for a folder that holds no run or no checkpoint; and for initial weights that this
         version does not make again.
     """
-    config = run.load_config(run_dir)
+    config = load_config(run_dir)
     found = plan(config, dataset.info, network)
     params, state = _initial(found.network, dataset.info.image_shape, config.seed)
     initial = jax.device_get(params)
@@ -165,7 +167,7 @@ def load(run_dirs: Sequence[Path], dataset: data.Dataset) -> list[Trained]:
             raise RunError(f"the run {run_dir} is named twice.")
     found = []
     for run_dir in run_dirs:
-        config = run.load_config(run_dir)
+        config = load_config(run_dir)
         first = found[0].config if found else config
         differing = [
             f"{name} is {theirs} in one and {ours} in the other"
@@ -189,7 +191,7 @@ def _initial(network, image_shape, seed):
 
 def _check_initial(run_dir: Path, sha256: str) -> None:
     """Raises RunError unless the seed gives the weights that a run began with, here too."""
-    summary = run_dir / run.SUMMARY
+    summary = run_dir / SUMMARY
     if not summary.exists():
         return  # a run that is not at its end
     try:

@@ -21,9 +21,9 @@ from lgnn_jax.analysis.topography import neighbour_correlation, topography
 from lgnn_jax.atlas import analyze, class_sets, figures
 from lgnn_jax.cli import analysis_table, layer_tables
 from lgnn_jax.training import trained
+from lgnn_jax.training.errors import RunError
 from lgnn_jax.training.log import Log
 from lgnn_jax.training.run import run
-from lgnn_jax.training.session import RunError
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,11 @@ import pytest
 from rich.console import Console
 
 from lgnn_jax import cli
+from lgnn_jax.cli.sweep import to_compare
 from lgnn_jax.experiments import report, results, sweep
 from lgnn_jax.experiments.claims import claims
 from lgnn_jax.training.config import Config, Data, Model, Optimizer, Som, to_json
-from lgnn_jax.training.session import RunError
+from lgnn_jax.training.errors import RunError
 
 TINY = """
 from lgnn_jax.training.config import Config, Data, Model, Optimizer
@@ -194,7 +195,7 @@ def test_bad_options(tmp_path, monkeypatch, capsys, arguments, message):
 def test_settings_of_table_ii():
     config = Config(model=Model("wrn16_8"))
     layers = ["main", "resblocks", "all"]
-    found = sweep.settings(config, ["baseline", "constant", "decreasing"], layers, [(3, 0.5)])
+    found = to_compare(config, ["baseline", "constant", "decreasing"], layers, [(3, 0.5)])
     assert list(found) == ["baseline"] + [
         f"{variant}-{which}" for variant in ("constant", "decreasing") for which in layers
     ]

@@ -19,9 +19,10 @@ from lgnn_jax.models.network import Stream, at_path, neurons_last
 from lgnn_jax.models.nnx import NnxNetwork
 from lgnn_jax.training import data, trained
 from lgnn_jax.training.config import Data, Optimizer
+from lgnn_jax.training.errors import RunError
 from lgnn_jax.training.log import Log
 from lgnn_jax.training.run import run
-from lgnn_jax.training.session import RunError, Session, tree_sha256
+from lgnn_jax.training.session import Session, tree_sha256
 
 
 class Plain(nn.Module):

@@ -20,7 +20,8 @@ from lgnn_jax.training.config import from_json
 from lgnn_jax.training.data import Dataset
 from lgnn_jax.training.log import Log
 from lgnn_jax.training.run import run
-from lgnn_jax.training.session import RunError, Session
+from lgnn_jax.training.session import Session
+from lgnn_jax.training.errors import RunError
 
 folder, run_dir = map(Path, sys.argv[1:3])
 step, calls = Session.train_steps, []

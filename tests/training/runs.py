@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from lgnn_jax.models import build_model
+from lgnn_jax.models import build_network
 from lgnn_jax.training import run as run_lib
 from lgnn_jax.training.checkpoint import Checkpoints
 from lgnn_jax.training.log import Log
@@ -31,10 +31,10 @@ def records(run_dir):
 
 def newest(config, run_dir):
     """The newest checkpoint of a run of `tiny_config`'s network."""
-    model = build_model("vgg11", num_classes=5, width=1 / 16)
-    params = init_state(model, optax.identity(), (32, 32, 3), 0).params
+    network = build_network("vgg11", num_classes=5, width=1 / 16)
+    params = init_state(network, optax.identity(), (32, 32, 3), 0).params
     tx = build_optimizer(config, params, 6)
-    return Checkpoints(run_dir).restore(init_state(model, tx, (32, 32, 3), 0))
+    return Checkpoints(run_dir).restore(init_state(network, tx, (32, 32, 3), 0))
 
 
 def assert_same(state, other):

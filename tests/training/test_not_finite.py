@@ -11,9 +11,11 @@ import optax
 import pytest
 import runs
 
-from lgnn_jax.models import build_model
+from lgnn_jax.models import build_network
+from lgnn_jax.models.linen import LinenNetwork
 from lgnn_jax.training import checkpoint
-from lgnn_jax.training.session import RunError, Session
+from lgnn_jax.training.errors import RunError
+from lgnn_jax.training.session import Session
 from lgnn_jax.training.steps import init_state, make_train_step
 
 
@@ -24,9 +26,9 @@ def test_a_step_that_is_not_finite_says_so_and_if_skipped_only_counts(
 ):
     """The pure step, on images that make the first layer's products overflow, or labels beyond."""
     config = dataclasses.replace(tiny_config, on_nan=rule)
-    model = build_model("vgg11", num_classes=5, width=1 / 16)
+    network = build_network("vgg11", num_classes=5, width=1 / 16)
     tx = optax.chain(optax.trace(0.9), optax.scale_by_schedule(lambda count: -0.1))
-    state = init_state(model, tx, (32, 32, 3), 0)
+    state = init_state(network, tx, (32, 32, 3), 0)
     deviation = np.full(3, 0.0 if what == "gradient" else 60.0, np.float32)
     names = jax.tree_util.tree_leaves_with_path(state.params)
     if what == "loss":  # infinite for one class, and its gradients finite
@@ -35,7 +37,7 @@ def test_a_step_that_is_not_finite_says_so_and_if_skipped_only_counts(
         state = state.replace(params=params)
     step = jax.jit(
         make_train_step(
-            model,
+            network,
             tx,
             config,
             image_shape=(32, 32, 3),
@@ -137,11 +139,13 @@ class _OnlyItsKernel(nn.Module):
 def test_a_kernels_gradient_alone(tiny_config, tiny_dataset, rule):
     """It is seen at once where the step may be skipped; else in the next step's loss."""
     config = dataclasses.replace(tiny_config, on_nan=rule)
-    model, tx = _OnlyItsKernel(), optax.sgd(0.1)
-    state = init_state(model, tx, (32, 32, 3), 0)
+    network, tx = LinenNetwork(_OnlyItsKernel()), optax.sgd(0.1)
+    state = init_state(network, tx, (32, 32, 3), 0)
     statistics = {"mean": np.zeros(3, np.float32), "deviation": np.ones(3, np.float32)}
     step = jax.jit(
-        make_train_step(model, tx, config, image_shape=(32, 32, 3), steps_per_epoch=6, **statistics)
+        make_train_step(
+            network, tx, config, image_shape=(32, 32, 3), steps_per_epoch=6, **statistics
+        )
     )
     images = tiny_dataset.train_images.reshape(100, -1)
     arguments = images, tiny_dataset.train_labels, 0, np.arange(16)

@@ -13,7 +13,7 @@ import pytest
 
 from lgnn_jax.training import data
 from lgnn_jax.training.checkpoint import Checkpoints
-from lgnn_jax.training.run import load_config
+from lgnn_jax.training.run_dir import load_config
 from lgnn_jax.training.session import Session
 
 

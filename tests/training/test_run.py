@@ -9,8 +9,11 @@ import pytest
 import runs
 
 from lgnn_jax.training import run as run_lib
+from lgnn_jax.training import run_dir as run_dir_lib
+from lgnn_jax.training import trained
 from lgnn_jax.training.config import Model, Som
-from lgnn_jax.training.session import RunError, Session
+from lgnn_jax.training.errors import RunError
+from lgnn_jax.training.session import Session
 
 
 def _records(run_dir):
@@ -22,7 +25,7 @@ def _records(run_dir):
 def test_run_directory(tiny_config, tiny_dataset, tmp_path):
     config = dataclasses.replace(tiny_config, variant="decreasing", log_every=4)
     summary, state = runs.train(config, tiny_dataset, tmp_path / "run")
-    assert run_lib.load_config(tmp_path / "run") == config
+    assert run_dir_lib.load_config(tmp_path / "run") == config
     records = _records(tmp_path / "run")
     assert [(r["step"], r["epoch"], r["split"]) for r in records] == [
         (4, 0, "train"),
@@ -50,9 +53,12 @@ def test_run_directory(tiny_config, tiny_dataset, tmp_path):
     assert re.fullmatch("[0-9a-f]{64}", summary["init_sha256"])
     assert set(summary["versions"]) == {"python", "lgnn_jax", "jax", "flax", "optax", "numpy"}
 
-    session, restored = run_lib.restore(config, tiny_dataset, tmp_path / "run")
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), state)
-    assert session.evaluate(restored).accuracy == summary["test_accuracy"]
+    found = trained.read(tmp_path / "run", tiny_dataset)
+    jax.tree.map(np.testing.assert_array_equal, (found.params, found.state), state.network)
+    assert found.step == state.step
+    tested = found.evaluate(tiny_dataset.test_images, tiny_dataset.test_labels)
+    assert tested.accuracy == summary["test_accuracy"]
+    assert tested.loss == pytest.approx(records[-1]["loss"], rel=1e-6)
 
 
 @pytest.mark.usefixtures("one_device")
@@ -139,20 +145,20 @@ def test_divergence_stops_the_run(tiny_config, tiny_dataset, tmp_path):
 def test_files_of_others_are_left_alone(tiny_config, tmp_path, name):
     (tmp_path / name).write_text("precious")
     with pytest.raises(RunError, match=f"holds a {name} of something else"):
-        run_lib.check_run_dir(tmp_path, tiny_config, resume=False)
+        run_dir_lib.check_run_dir(tmp_path, tiny_config, resume=False)
     assert (tmp_path / name).read_text() == "precious"
 
 
 def test_run_directories_that_do_not_fit(tiny_config, tmp_path):
     run_dir = tmp_path / "run"
     with pytest.raises(RunError, match=r"holds no run: there is no .*config\.json"):
-        run_lib.check_run_dir(run_dir, tiny_config, resume=True)
-    run_lib.check_run_dir(run_dir, tiny_config, resume=False)
+        run_dir_lib.check_run_dir(run_dir, tiny_config, resume=True)
+    run_dir_lib.check_run_dir(run_dir, tiny_config, resume=False)
     run_dir.mkdir()
     (run_dir / "config.json").write_text(run_lib.to_json(tiny_config))
     with pytest.raises(RunError, match="already holds a run: pass --resume"):
-        run_lib.check_run_dir(run_dir, tiny_config, resume=False)
-    run_lib.check_run_dir(run_dir, tiny_config, resume=True)  # begins again: no checkpoint yet
+        run_dir_lib.check_run_dir(run_dir, tiny_config, resume=False)
+    run_dir_lib.check_run_dir(run_dir, tiny_config, resume=True)  # begins again: no checkpoint yet
     for changes, message in (
         ({"seed": 5}, "another seed: it was begun with 0, not 5"),
         ({"epochs": 1}, "another epochs: it was begun with 2, not 1"),
@@ -161,7 +167,7 @@ def test_run_directories_that_do_not_fit(tiny_config, tmp_path):
     ):
         other = dataclasses.replace(tiny_config, **changes)
         with pytest.raises(RunError, match=message):
-            run_lib.check_run_dir(run_dir, other, resume=True)
+            run_dir_lib.check_run_dir(run_dir, other, resume=True)
     for changes in (
         {"name": "x"},
         {"log_every": 7, "checkpoint_every": 3},
@@ -169,16 +175,16 @@ def test_run_directories_that_do_not_fit(tiny_config, tmp_path):
         {"epochs": 9},
     ):
         other = dataclasses.replace(tiny_config, **changes)
-        run_lib.check_run_dir(run_dir, other, resume=True)
+        run_dir_lib.check_run_dir(run_dir, other, resume=True)
     with pytest.raises(RunError, match=r"another epochs: .* Epochs can be added, not taken away\."):
-        run_lib.check_run_dir(run_dir, dataclasses.replace(tiny_config, epochs=1), resume=True)
+        run_dir_lib.check_run_dir(run_dir, dataclasses.replace(tiny_config, epochs=1), resume=True)
     decreasing = dataclasses.replace(tiny_config, variant="decreasing")
     (run_dir / "config.json").write_text(run_lib.to_json(decreasing))
     with pytest.raises(RunError, match=r"another epochs: .* not where sigma decreases"):
-        run_lib.check_run_dir(run_dir, dataclasses.replace(decreasing, epochs=9), resume=True)
+        run_dir_lib.check_run_dir(run_dir, dataclasses.replace(decreasing, epochs=9), resume=True)
     (run_dir / "config.json").write_text('{"epoch": 3}')
     with pytest.raises(RunError, match=r"config\.json: unknown field 'epoch'"):
-        run_lib.load_config(run_dir)
+        run_dir_lib.load_config(run_dir)
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,15 @@ import pytest
 import runs
 
 from lgnn_jax.training import run as run_lib
-from lgnn_jax.training.session import RunError
+from lgnn_jax.training import run_dir as run_dir_lib
+from lgnn_jax.training.errors import RunError
 
 
 @pytest.mark.usefixtures("one_device")
 def test_a_run_that_another_process_began_meanwhile_is_left_alone(
     tiny_config, tiny_dataset, tmp_path, monkeypatch
 ):
-    locked = run_lib._locked
+    locked = run_lib.locked
 
     @contextlib.contextmanager
     def late(run_dir):
@@ -27,7 +28,7 @@ def test_a_run_that_another_process_began_meanwhile_is_left_alone(
             (run_dir / "config.json").write_text("{}")
             yield
 
-    monkeypatch.setattr(run_lib, "_locked", late)
+    monkeypatch.setattr(run_lib, "locked", late)
     with pytest.raises(RunError, match="already holds a run"):
         runs.train(tiny_config, tiny_dataset, tmp_path / "run")
     assert (tmp_path / "run/config.json").read_text() == "{}"
@@ -52,8 +53,8 @@ def test_two_processes_on_one_run_directory(tiny_config, tiny_dataset, tmp_path)
     script = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from lgnn_jax.training.run import _locked\n"
-        "with _locked(Path(sys.argv[1])):\n"
+        "from lgnn_jax.training.run_dir import locked\n"
+        "with locked(Path(sys.argv[1])):\n"
         "    print('locked', flush=True)\n"
         "    time.sleep(600)\n"
     )
@@ -85,6 +86,6 @@ def test_two_processes_on_one_run_directory(tiny_config, tiny_dataset, tmp_path)
 def test_a_hostile_config_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(RunError) as error:
-        run_lib.load_config(tmp_path)
+        run_dir_lib.load_config(tmp_path)
     assert "\n" not in str(error.value)
     assert re.search(r"config\.json: ", str(error.value))

@@ -12,9 +12,10 @@ from jax import monitoring
 from lgnn_jax.training import loop
 from lgnn_jax.training import session as session_lib
 from lgnn_jax.training.config import Optimizer
+from lgnn_jax.training.errors import RunError
 from lgnn_jax.training.log import Log
 from lgnn_jax.training.run import run
-from lgnn_jax.training.session import RunError, Session
+from lgnn_jax.training.session import Session
 from lgnn_jax.training.signals import Stopped
 
 STEPS = 6  # of an epoch of `tiny_dataset`
