@@ -12,13 +12,19 @@ import jax
 import jax.numpy as jnp
 
 # Words of a parameter's own name.
-_NO_KERNELS = {"beta", "bias", "cls", "embed", "embedding", "offset", "pos", "scale", "token"}
-_KERNELS = {"kernel", "weight", "w"}
-# Words of its path, unless "conv" is in it too.
-_OTHER_LAYERS = {
-    "attention", "attn", "dense", "embed", "embedding", "fc", "gru", "key", "linear", "lstm", "mlp",
-    "qkv", "query", "value",
+_NO_KERNELS = {
+    "beta", "bias", "cls", "embed", "embedding", "embeddings", "gamma", "offset", "pos", "scale",
+    "token", "tokens",
 }  # fmt: skip
+_KERNELS = {"kernel", "weight", "w"}
+# Words of its path, unless "conv" is in it too or its window is 3x3, say: a DenseNet's blocks.
+_OTHER_LAYERS = {
+    "attention", "attn", "dense", "fc", "gru", "linear", "lstm", "mha", "mlp", "qkv",
+}  # fmt: skip
+# Names of its layer: a value network is no part of an attention layer.
+_ATTENTION = {"key", "query", "value"}
+# Words of its path that tell of three axes only: four under "embed" are those of image patches.
+_EMBEDDINGS = {"embed", "embedding", "embeddings"}
 _WIDEST = 8  # from so many places on, a window is taken for channels if it could be
 
 
@@ -72,12 +78,28 @@ def _kind(path: str, shape: tuple[int, ...]) -> tuple[str, str]:
         return "bias", "no kernel: one number a neuron"
     if "conv" in path.lower():
         return "convolution", "a convolution, by its name"
-    around = {w for part in words for word in part for w in (word, *word.split("_"))}
-    if other := around & _OTHER_LAYERS:
+    if _has_odd_window(shape):
+        return "convolution", "a convolution, by its square window"
+    around = {w for part in words for word in part for w in word.split("_")}
+    layer = {word for part in words[-2:] for word in part}
+    other = around & _OTHER_LAYERS | layer & _ATTENTION
+    if len(shape) == 3:
+        other |= around & _EMBEDDINGS
+    if other:
         return "other", f"no convolution, by its name ({min(other)})"
     if len(shape) == 3:
         return "unclear", "three axes: a convolution along a line, heads, or stacked layers"
     return "convolution", "a convolution, by its four axes or more"
+
+
+def _has_odd_window(shape: tuple[int, ...]) -> bool:
+    """Whether axes are a window of 3x3, 5x5 and so on, at either end of the shape.
+
+    Layers, heads and features, which are stacked along such axes too, are hardly as many as each
+    other and odd.
+    """
+    windows = (shape[:-2], shape[2:]) if len(shape) > 3 else ()
+    return any(len(set(window)) == 1 and window[0] % 2 and window[0] > 1 for window in windows)
 
 
 def _snake(name: str) -> str:
