@@ -245,6 +245,8 @@ def find_entry(p: Parameter, table: SomTable, neuron_axis: int) -> Entry:
 def warn_of_unmatched(params: Any, table: SomTable, *, neuron_axis: int = -1) -> None:
     """Warns of a table that no kernel is filtered by, and of patterns that no path holds."""
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    if not paths:  # as where optax.partition has no leaf for one of its transformations
+        return
     known = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
     found = parameters(params)
     for key in table:
