@@ -57,15 +57,16 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 def parameters(params: Any) -> list[Parameter]:
     """Returns the floating-point arrays of a tree, in its order."""
-    return [
-        Parameter(name, tuple(leaf.shape), *_kind(name, tuple(leaf.shape)))
+    found = [
+        (path_name(path), tuple(leaf.shape))
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
         if hasattr(leaf, "shape") and jnp.issubdtype(leaf.dtype, jnp.inexact)
-        for name in [path_name(path)]
     ]
+    layers = {path.rpartition("/")[0] for path, _ in found}
+    return [Parameter(path, shape, *_kind(path, shape, layers)) for path, shape in found]
 
 
-def _kind(path: str, shape: tuple[int, ...]) -> tuple[str, str]:
+def _kind(path: str, shape: tuple[int, ...], layers: set[str]) -> tuple[str, str]:
     words = [re.findall(r"[a-z_]*[a-z]", _snake(part)) for part in path.split("/")]
     own = set(words[-1]) | {w for word in words[-1] for w in word.split("_")}
     if own & _NO_KERNELS and not own & _KERNELS:
@@ -74,8 +75,11 @@ def _kind(path: str, shape: tuple[int, ...]) -> tuple[str, str]:
         return "bias", "no kernel: one number a neuron"
     if len(shape) == 2:
         return "other", "a dense layer, by its two axes"
-    if not own & _KERNELS and sum(side > 1 for side in shape) == 1 and len(shape) == 3:
+    one_each = sum(side > 1 for side in shape) == 1 and (len(shape) == 3 or shape[-1] == 1)
+    if one_each and not own & _KERNELS:
         return "bias", "no kernel: one number a neuron"
+    if own and not own & _KERNELS and len(shape) == 3 and shape[0] == 1:
+        return "bias", "no kernel: one of its kind, as of all images"
     if "conv" in path.lower():
         return "convolution", "a convolution, by its name"
     if _has_odd_window(shape):
@@ -85,6 +89,8 @@ def _kind(path: str, shape: tuple[int, ...]) -> tuple[str, str]:
     other = around & _OTHER_LAYERS | layer & _ATTENTION
     if len(shape) == 3:
         other |= around & _EMBEDDINGS
+    if re.sub(r"(^|/)out/[^/]*$", r"\1query", path) in layers - {path}:
+        return "other", "no convolution: the output of an attention layer, beside its query"
     if other:
         return "other", f"no convolution, by its name ({min(other)})"
     if len(shape) == 3:

@@ -269,8 +269,10 @@ def warn_of_unmatched(params: Any, table: SomTable, *, neuron_axis: int = -1) ->
     ):
         dense = any(p.kind == "other" and len(p.shape) == 2 for p in found)
         warnings.warn(
-            f"som_table speaks of none of the parameters, {known}: nothing is filtered."
-            + " For dense layers, lgnn_jax.som_table(params, dense=True) makes one." * dense,
+            f"som_table speaks of none of the parameters, {known}: nothing is filtered. "
+            "lgnn_jax.explain(params, som_table) says why."
+            + " For dense layers, lgnn_jax.som_table(params, dense=True) makes one."
+            * dense,
             stacklevel=4,
         )
 
