@@ -29,14 +29,14 @@ def tree(**shapes):
         node = params
         for layer in layers:
             node = node.setdefault(layer, {})
-        node[name] = jnp.zeros(shape)
+        node[name] = np.zeros(shape, np.float32)
     return params
 
 
 def linen(module, *shape):
     """The parameters of a Flax module for an input of a shape, all zeros."""
     shapes = jax.eval_shape(module.init, KEY, jnp.zeros(shape))["params"]
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def arrays(module):
@@ -50,14 +50,8 @@ def by_path(params):
 def spread(params, table, path, index, **options):
     """Where a unit at an index of a parameter's gradient goes: the indices that are not zero."""
     assert path in by_path(params)
-    units = jax.tree_util.tree_map_with_path(
-        lambda p, leaf: (
-            jnp.zeros(leaf.shape).at[index].set(1.0)
-            if path_name(p) == path
-            else jnp.zeros(leaf.shape)
-        ),
-        params,
-    )
+    units = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
+    by_path(units)[path][index] = 1
     tx = lgnn.transform(table, method="matmul", **options)
     updates = by_path(tx.update(units, tx.init(params))[0])
     for other, update in updates.items():
@@ -151,10 +145,10 @@ def test_equinox_convolutions_with_biases(capsys):
 
 def test_pytorch_dicts():
     params = {
-        "features.0.weight": jnp.zeros((64, 3, 3, 3)),
-        "features.0.bias": jnp.zeros(64),
-        "layer1.0.downsample.0.weight": jnp.zeros((16, 64, 1, 1)),
-        "classifier.weight": jnp.zeros((10, 64)),
+        "features.0.weight": np.zeros((64, 3, 3, 3), np.float32),
+        "features.0.bias": np.zeros(64, np.float32),
+        "layer1.0.downsample.0.weight": np.zeros((16, 64, 1, 1), np.float32),
+        "classifier.weight": np.zeros((10, 64), np.float32),
     }
     refused(lambda: lgnn.som_table(params), "'features.0.weight'", "pass neuron_axis=0")
     table = lgnn.som_table(params, neuron_axis=0)

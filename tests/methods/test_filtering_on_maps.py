@@ -26,7 +26,7 @@ MAPS = [
     lgnn.hexagonal(6, 4, wrap=True),
     lgnn.sphere(40),
 ]
-FORMS = ["conv", "separable", "banded", "matmul", "auto"]
+FORMS = ["conv", "separable", "banded", "matmul"]  # "auto" is one of them
 
 
 def window_matrix(sides, wrap, padding, sigma, size):
