@@ -1,13 +1,20 @@
 """What a table makes of a network, parameter by parameter."""
 
+import textwrap
 from typing import Any
 
 from lgnn_jax.maps.parameters import Parameter, parameters
 from lgnn_jax.maps.table import SomTable, check_table, find_entry
 
+_COLUMNS = 100
+_LONGEST = 40  # paths beyond that stand on a line of their own
+_NARROWEST = 24  # reasons that had less stand below
+
 
 def explain(params: Any, table: SomTable, *, neuron_axis: int = -1) -> None:
     """Prints for every parameter its shape, its neuron axis, its map, and why.
+
+    Lines are at most 100 wide: long paths stand on lines of their own, long reasons on several.
 
     Args:
       params: any tree of arrays (or `jax.ShapeDtypeStruct`).
@@ -29,9 +36,21 @@ def explain(params: Any, table: SomTable, *, neuron_axis: int = -1) -> None:
     rows = [("parameter", "shape", "axis", "map", "why")]
     rows += [_row(p, table, neuron_axis) for p in parameters(params)]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        print("  ".join([*cells, row[4]]))
+    widths[0] = max(len(row[0]) for row in rows if len(row[0]) <= _LONGEST)
+    for path, *cells, why in rows:
+        if len(path) > widths[0]:
+            print(path)
+            path = ""
+        cells = [cell.ljust(width) for cell, width in zip((path, *cells), widths, strict=True)]
+        left = "  ".join([*cells, ""])
+        if _COLUMNS - len(left) < max(_NARROWEST, *map(len, why.split())):
+            print(left.rstrip())
+            left = "    "
+        room = _COLUMNS - len(left)
+        first, *more = textwrap.wrap(why, room, break_long_words=False, break_on_hyphens=False)
+        print(left + first)
+        for line in more:
+            print(" " * len(left) + line)
 
 
 def _row(p: Parameter, table: SomTable, neuron_axis: int) -> tuple[str, ...]:
@@ -45,6 +64,7 @@ def _row(p: Parameter, table: SomTable, neuron_axis: int) -> tuple[str, ...]:
     if entry.layer_map is None:
         return p.path, shape, "-", "-", f"key {entry.key!r} leaves it alone"
     why = f"key {entry.key!r}; {p.why}"
-    if p.kind == "convolution" and neuron_axis == -1 and p.shape[-2] == 1 < p.shape[-1]:
+    read, neurons = (1, 0) if neuron_axis == 0 else (-2, -1)
+    if p.kind == "convolution" and p.shape[read] == 1 < p.shape[neurons]:
         why += "; each neuron reads one channel: if its channels are groups, see LayerMap.groups"
     return p.path, shape, str(entry.layer_map.neuron_axis), str(entry.layer_map), why

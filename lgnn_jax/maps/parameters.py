@@ -12,13 +12,19 @@ import jax
 import jax.numpy as jnp
 
 # Words of a parameter's own name.
-_NO_KERNELS = {"beta", "bias", "cls", "embed", "embedding", "offset", "pos", "scale", "token"}
-_KERNELS = {"kernel", "weight", "w"}
-# Words of its path, unless "conv" is in it too.
-_OTHER_LAYERS = {
-    "attention", "attn", "dense", "embed", "embedding", "fc", "gru", "key", "linear", "lstm", "mlp",
-    "qkv", "query", "value",
+_NO_KERNELS = {
+    "beta", "bias", "cls", "embed", "embedding", "embeddings", "gamma", "offset", "pos", "scale",
+    "token", "tokens",
 }  # fmt: skip
+_KERNELS = {"kernel", "weight", "w"}
+# Words of its path, unless "conv" is in it too or its window is 3x3, say: a DenseNet's blocks.
+_OTHER_LAYERS = {
+    "attention", "attn", "dense", "fc", "gru", "linear", "lstm", "mha", "mlp", "qkv",
+}  # fmt: skip
+# Names of its layer: a value network is no part of an attention layer.
+_ATTENTION = {"key", "query", "value"}
+# Words of its path that tell of three axes only: four under "embed" are those of image patches.
+_EMBEDDINGS = {"embed", "embedding", "embeddings"}
 _WIDEST = 8  # from so many places on, a window is taken for channels if it could be
 
 
@@ -51,15 +57,16 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 def parameters(params: Any) -> list[Parameter]:
     """Returns the floating-point arrays of a tree, in its order."""
-    return [
-        Parameter(name, tuple(leaf.shape), *_kind(name, tuple(leaf.shape)))
+    found = [
+        (path_name(path), tuple(leaf.shape))
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
         if hasattr(leaf, "shape") and jnp.issubdtype(leaf.dtype, jnp.inexact)
-        for name in [path_name(path)]
     ]
+    layers = {path.rpartition("/")[0] for path, _ in found}
+    return [Parameter(path, shape, *_kind(path, shape, layers)) for path, shape in found]
 
 
-def _kind(path: str, shape: tuple[int, ...]) -> tuple[str, str]:
+def _kind(path: str, shape: tuple[int, ...], layers: set[str]) -> tuple[str, str]:
     words = [re.findall(r"[a-z_]*[a-z]", _snake(part)) for part in path.split("/")]
     own = set(words[-1]) | {w for word in words[-1] for w in word.split("_")}
     if own & _NO_KERNELS and not own & _KERNELS:
@@ -68,16 +75,37 @@ def _kind(path: str, shape: tuple[int, ...]) -> tuple[str, str]:
         return "bias", "no kernel: one number a neuron"
     if len(shape) == 2:
         return "other", "a dense layer, by its two axes"
-    if not own & _KERNELS and sum(side > 1 for side in shape) == 1 and len(shape) == 3:
+    one_each = sum(side > 1 for side in shape) == 1 and (len(shape) == 3 or shape[-1] == 1)
+    if one_each and not own & _KERNELS:
         return "bias", "no kernel: one number a neuron"
+    if own and not own & _KERNELS and len(shape) == 3 and shape[0] == 1:
+        return "bias", "no kernel: one of its kind, as of all images"
     if "conv" in path.lower():
         return "convolution", "a convolution, by its name"
-    around = {w for part in words for word in part for w in (word, *word.split("_"))}
-    if other := around & _OTHER_LAYERS:
+    if _has_odd_window(shape):
+        return "convolution", "a convolution, by its square window"
+    around = {w for part in words for word in part for w in word.split("_")}
+    layer = {word for part in words[-2:] for word in part}
+    other = around & _OTHER_LAYERS | layer & _ATTENTION
+    if len(shape) == 3:
+        other |= around & _EMBEDDINGS
+    if re.sub(r"(^|/)out/[^/]*$", r"\1query", path) in layers - {path}:
+        return "other", "no convolution: the output of an attention layer, beside its query"
+    if other:
         return "other", f"no convolution, by its name ({min(other)})"
     if len(shape) == 3:
         return "unclear", "three axes: a convolution along a line, heads, or stacked layers"
     return "convolution", "a convolution, by its four axes or more"
+
+
+def _has_odd_window(shape: tuple[int, ...]) -> bool:
+    """Whether axes are a window of 3x3, 5x5 and so on, at either end of the shape.
+
+    Layers, heads and features, which are stacked along such axes too, are hardly as many as each
+    other and odd.
+    """
+    windows = (shape[:-2], shape[2:]) if len(shape) > 3 else ()
+    return any(len(set(window)) == 1 and window[0] % 2 and window[0] > 1 for window in windows)
 
 
 def _snake(name: str) -> str:

@@ -132,12 +132,12 @@ def som_table(
     if dense:
         axis = 0 if neuron_axis == 0 else -1
         table |= {
-            f"^{re.escape(p.path)}$": som_dimensions(p.shape[axis])
+            _pattern(p): som_dimensions(p.shape[axis])
             for p in found
             if len(p.shape) == 2 and p.kind == "other"
         }
     for c_out, columns in {rows * columns: columns for rows, columns in table.values()}.items():
-        if columns == 1 and c_out > 1:
+        if columns == 1 and c_out > 3:  # no count makes a plane of three, the colours of an image
             warnings.warn(
                 f"{c_out} output channels, a prime number, make a ({c_out}, 1) map: a strip, on "
                 "which a neuron has two neighbours at most. A count with divisors makes a plane.",
@@ -148,7 +148,7 @@ def som_table(
         warnings.warn(
             f"left out: {names}{', ...' * (len(unclear) > 3)}: with three axes and no 'conv' in "
             "its name, a parameter may be a convolution along a line, heads, or stacked layers. To "
-            f"have it on a map, name it in the table: {_remedy(unclear[0])}.",
+            f"have it on a map, name it in the table: {_remedy(unclear[0], neuron_axis)}.",
             stacklevel=2,
         )
     return table
@@ -226,8 +226,8 @@ def find_entry(p: Parameter, table: SomTable, neuron_axis: int) -> Entry:
         elif p.kind == "unclear" and p.shape[neuron_axis if neuron_axis == 0 else -1] in table:
             raise ValueError(
                 f"{p.path!r} with shape {p.shape} may be a convolution along a line, heads or "
-                f"stacked layers: say in the table which, with {_remedy(p)}, or None to leave it "
-                "alone."
+                f"stacked layers: say in the table which, with {_remedy(p, neuron_axis)}, or None "
+                "to leave it alone."
             )
         else:
             return Entry(p, None, None)
@@ -245,21 +245,34 @@ def find_entry(p: Parameter, table: SomTable, neuron_axis: int) -> Entry:
 def warn_of_unmatched(params: Any, table: SomTable, *, neuron_axis: int = -1) -> None:
     """Warns of a table that no kernel is filtered by, and of patterns that no path holds."""
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    if not paths:  # as where optax.partition has no leaf for one of its transformations
+        return
     known = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
+    found = parameters(params)
     for key in table:
-        if isinstance(key, str) and not any(re.search(key, path) for path in paths):
+        if not isinstance(key, str):
+            continue
+        named = [p for p in found if re.search(key, p.path)]
+        if not any(re.search(key, path) for path in paths):
             warnings.warn(
                 f"som_table key {key!r} matches no parameter path; the paths are {known}",
                 stacklevel=4,
             )
-    found = parameters(params)
+        elif table[key] is not None and named and not any(_means(key, p) for p in named):
+            warnings.warn(
+                f"som_table key {key!r} means nothing: what is no kernel, such as {named[0].path}, "
+                "has to be named by its whole path.",
+                stacklevel=4,
+            )
     if any(p.kind != "bias" for p in found) and not layer_maps(
         params, table, neuron_axis=neuron_axis
     ):
         dense = any(p.kind == "other" and len(p.shape) == 2 for p in found)
         warnings.warn(
-            f"som_table speaks of none of the parameters, {known}: nothing is filtered."
-            + " For dense layers, lgnn_jax.som_table(params, dense=True) makes one." * dense,
+            f"som_table speaks of none of the parameters, {known}: nothing is filtered. "
+            "lgnn_jax.explain(params, som_table) says why."
+            + " For dense layers, lgnn_jax.som_table(params, dense=True) makes one."
+            * dense,
             stacklevel=4,
         )
 
@@ -293,9 +306,13 @@ def check_table(table: SomTable) -> None:
 
 def _named(p: Parameter, table: SomTable) -> str | None:
     """The first pattern of a table that means a parameter."""
+    return next((key for key in table if isinstance(key, str) and _means(key, p)), None)
+
+
+def _means(key: str, p: Parameter) -> bool:
     # The name of a layer is found in its bias's path as well, and means its kernel.
     matches = re.fullmatch if p.kind == "bias" else re.search
-    return next((key for key in table if isinstance(key, str) and matches(key, p.path)), None)
+    return matches(key, p.path) is not None
 
 
 def _layer_map(value: Any, neuron_axis: int) -> LayerMap | None:
@@ -320,9 +337,15 @@ def _count(p: Parameter, neuron_axis: int) -> int:
     return p.shape[neuron_axis]
 
 
-def _remedy(p: Parameter, axis: int = -1) -> str:
+def _remedy(p: Parameter, neuron_axis: int) -> str:
+    axis = neuron_axis if -len(p.shape) <= neuron_axis < len(p.shape) else -1
     sides = ", ".join(map(str, som_dimensions(max(p.shape[axis], 1))))
-    return f"{{{re.escape(p.path)!r}: LayerMap(grid({sides}), {axis})}}"
+    return f"{{{_pattern(p)!r}: LayerMap(grid({sides}), {axis})}}"
+
+
+def _pattern(p: Parameter) -> str:
+    """The key of a table that means one parameter, and none whose path goes on or begins before."""
+    return f"^{re.escape(p.path)}$"
 
 
 def _are_dimensions(value: Any) -> bool:
@@ -335,21 +358,39 @@ def _are_dimensions(value: Any) -> bool:
 
 
 def _uncovered(p: Parameter, c_out: int) -> str:
-    suggestion = som_dimensions(c_out)
+    remedy = f"add {c_out}: {som_dimensions(c_out)}, or {_pattern(p)!r}: None to leave it alone."
     return (
         f"som_table covers neither the path nor the channel count of kernel {p.path!r} with shape "
-        f"{p.shape}: add {c_out}: {suggestion}, or {re.escape(p.path)!r}: None to leave it alone."
+        f"{p.shape}: {_of_a_part() or remedy}"
     )
 
 
 def _misfit(p: Parameter, count: int, found: LayerMap) -> str:
     sides = getattr(found.map, "sides", None)
     if found.groups == 1 and sides is not None and len(sides) == 2:
+        remedy = f"use {som_dimensions(count)} or another pair with that product."
+        if len(p.shape) > 2 and found.count == p.shape[-2] * p.shape[-1]:
+            remedy = (
+                f"use {som_dimensions(count)}, or LayerMap(grid{sides}, (-2, -1)) for both axes."
+            )
         return (
             f"SOM dimensions {sides} hold {found.count} neurons, but {p.path!r} with shape "
-            f"{p.shape} has {count}: use {som_dimensions(count)} or another pair with that product."
+            f"{p.shape} has {count}: {_of_a_part() or remedy}"
         )
+    part = _of_a_part()
     return (
         f"the map {found} has {found.count} places, but {p.path!r} with shape {p.shape} has "
-        f"{count} neurons on axis {found.neuron_axis}."
+        f"{count} neurons on axis {found.neuron_axis}{': ' + part if part else '.'}"
+    )
+
+
+def _of_a_part() -> str:
+    """What is wrong with a shape inside `jax.shard_map`, most likely; nothing elsewhere."""
+    axes = jax.sharding.get_abstract_mesh().manual_axes
+    if not axes:
+        return ""
+    return (
+        f"that is one device's part, in shard_map over {', '.join(map(repr, axes))}, and the "
+        "neurons of a map must be whole on each device: shard another axis, or update outside of "
+        "shard_map."
     )

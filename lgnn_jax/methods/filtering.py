@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import AxisType
 
 from lgnn_jax.maps.grid import Grid, as_map
 from lgnn_jax.maps.shapes import Map
@@ -109,17 +110,25 @@ def low_pass(
     if window.ndim == 1 and not isinstance(map, Grid):
         raise ValueError(f"{map} is no grid: its window is a matrix, see heat_kernel.")
     dtype = compute_dtype(x)
-    window = jnp.asarray(window, dtype)
-    view, axis, back = _one_axis(x, axes, groups)
-    if window.ndim == 2:
-        form = partial(_matrix_product, given=x.dtype)
-    else:
-        form = partial(_fastest, given=x.dtype) if method == "auto" else _FORMS[method]
-        window = _Window(map.sides, window, _paddings(map, padding))
-    filtered = form(view.astype(dtype), window, axis)
-    if not (isinstance(floor, float) and floor == 0):  # optax may hand in an array
-        filtered = floor * view.astype(dtype) + (1 - floor) * filtered.astype(dtype)
-    return back(filtered.astype(x.dtype))
+    has_floor = not (isinstance(floor, float) and floor == 0)  # optax may hand in an array
+
+    def filtered(x, window, floor):
+        view, axis, back = _one_axis(x, axes, groups)
+        if window.ndim == 2:
+            form = partial(_matrix_product, given=x.dtype)
+        else:
+            form = partial(_fastest, given=x.dtype) if method == "auto" else _FORMS[method]
+            window = _Window(map.sides, window, _paddings(map, padding))
+        result = form(view.astype(dtype), window, axis)
+        if has_floor:
+            result = floor * view.astype(dtype) + (1 - floor) * result.astype(dtype)
+        return back(result.astype(x.dtype))
+
+    sharding = jax.typeof(x).sharding
+    if AxisType.Explicit in sharding.mesh.axis_types:
+        # Reshapes that merge a sharded axis need to be told where the result lies. XLA finds it.
+        filtered = jax.sharding.auto_axes(filtered, out_sharding=sharding)
+    return filtered(x, jnp.asarray(window, dtype), floor)
 
 
 class _Window(NamedTuple):

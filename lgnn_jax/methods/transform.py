@@ -39,7 +39,9 @@ def transform(
     window, the gradient `g[j]` of neuron `j` becomes `sum_k eta[j - k] g[k]`.
 
     Put it before weight decay and momentum, as in the paper. It is linear, so in data-parallel
-    training it is enough to filter once, after the mean over the devices.
+    training it is enough to filter once, after the mean over the devices. Sharded parameters stay
+    sharded over other axes than that of their neurons; inside `jax.shard_map`, each device must
+    hold all neurons of a map.
 
     Args:
       som_table: maps an output-channel count (int), or a regular expression searched for in the
