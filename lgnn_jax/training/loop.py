@@ -119,7 +119,7 @@ class _Recorder:
         first = plan.model.first_layer
         if found := plan.maps.get(f"{first}/kernel"):
             self._log.filters(
-                step, found.map.sides, lambda: jax.device_get(state.params[first]["kernel"])
+                step, found.map, lambda: jax.device_get(state.params[first]["kernel"])
             )
 
     def check(self, state, step):

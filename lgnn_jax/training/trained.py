@@ -11,7 +11,7 @@ import numpy as np
 
 from lgnn_jax.analysis.feature_vis import mean_activations
 from lgnn_jax.maps.parameters import path_name
-from lgnn_jax.maps.table import SomDimensions
+from lgnn_jax.maps.shapes import Map
 from lgnn_jax.models.streams import streams
 from lgnn_jax.training import data, run
 from lgnn_jax.training.config import Config, difference
@@ -49,12 +49,12 @@ class Trained(NamedTuple):
         return [layer for stream in streams(self.plan.model) for layer in stream.writers]
 
     @property
-    def maps(self) -> dict[str, SomDimensions]:
+    def maps(self) -> dict[str, Map]:
         """Those with a map of two or more neurons, from the images to the logits."""
         paths = [path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(self.plan.shapes)]
         maps = {path.removesuffix("/kernel"): self.plan.maps.get(path) for path in paths}
         known = {layer: maps.get(layer) for layer in self.convolutions}
-        return {layer: m.map.sides for layer, m in known.items() if m and m.map.count > 1}
+        return {layer: m.map for layer, m in known.items() if m and m.map.count > 1}
 
     def activations(self, images: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns each neuron's mean activation before the ReLU, by layer.

@@ -9,7 +9,7 @@ from lgnn_jax.analysis.activations import Region
 from lgnn_jax.atlas.plots.cells import border, heat_map, mosaic
 from lgnn_jax.atlas.plots.page import GAP, LEFT, OUTLINES, PAGE, Page, folded, styled
 from lgnn_jax.atlas.plots.panels import Panels
-from lgnn_jax.atlas.plots.ticks import axis_names
+from lgnn_jax.atlas.plots.ticks import axis_names, in_title
 from lgnn_jax.atlas.view import View, part_around, whole
 from lgnn_jax.maps.shapes import Map
 
@@ -45,7 +45,8 @@ def class_maps(
     page = Page.of(
         LEFT + panels.columns * panels.step + 0.5,
         panels.all_high + 0.8 + (tile * tallest + 1.0) * bool(parts),
-        f"{layer}: mean activation by class, {view.map} map\n" + _shared(shared_by, names, regions),
+        f"{layer}: mean activation by class, {in_title(view.map)}\n"
+        + _shared(shared_by, names, regions),
     )
     _draw_classes(page, means, names, view, panels, regions)
     if parts:

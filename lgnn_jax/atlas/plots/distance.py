@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from lgnn_jax.analysis.topography import DistanceCurve
 from lgnn_jax.atlas.plots.page import OUTLINES, label_of, plain_figure, styled
+from lgnn_jax.atlas.plots.ticks import in_title
 from lgnn_jax.maps.grid import Grid, as_map
 from lgnn_jax.maps.shapes import Map
 
@@ -25,7 +26,7 @@ def distance_curves(
       map: on which the filters lie; `(m, n)` for a grid.
     """
     map = as_map(map)
-    figure = plain_figure(4.6, 3.2, f"{layer}: correlation of weights by distance, {map} map")
+    figure = plain_figure(4.6, 3.2, f"{layer}: correlation of weights by distance, {in_title(map)}")
     ax = figure.subplots()
     for (run, curve), colour in zip(curves.items(), cycle(OUTLINES), strict=False):
         if not (curve.value.any() or curve.shuffled.any()):

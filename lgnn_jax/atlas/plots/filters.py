@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from lgnn_jax.analysis.filters import Magnitudes
 from lgnn_jax.atlas.plots.cells import mosaic
 from lgnn_jax.atlas.plots.page import GAP, LEFT, PAGE, Page, folded, styled
-from lgnn_jax.atlas.plots.ticks import axis_names
+from lgnn_jax.atlas.plots.ticks import axis_names, in_title
 from lgnn_jax.atlas.view import whole
 from lgnn_jax.maps.shapes import Map
 
@@ -41,8 +41,8 @@ def first_layer(
     page = Page.of(
         LEFT + columns * step + 0.5,
         rows * (height + 1.2),
-        f"{layer}: filters on the {view.map} map,\neach scaled by itself from its least weight to "
-        "its largest",
+        f"{layer}: filters on the {in_title(view.map)},\n"
+        "each scaled by itself from its least weight to its largest",
     )
     down, right = axis_names(view.map)
     for i, (run, pictures) in enumerate(filters.items()):

@@ -10,12 +10,11 @@ from lgnn_jax.analysis.correlations import CorrelationMaps
 from lgnn_jax.atlas.plots.cells import border, heat_map, mosaic
 from lgnn_jax.atlas.plots.page import LEFT, PAGE, Page, colours, styled
 from lgnn_jax.atlas.plots.panels import Panels
-from lgnn_jax.atlas.plots.ticks import axis_names
+from lgnn_jax.atlas.plots.ticks import axis_names, in_title
 from lgnn_jax.atlas.view import View, has_rows_and_columns, part_around, row_and_column, whole
 from lgnn_jax.maps.shapes import Map
 
 _PICTURES = 2.4  # inches for the pictures of a part
-_TALLEST = 3.4
 
 
 @styled
@@ -44,7 +43,7 @@ def correlations(
     page = Page.of(
         LEFT + shown + room,
         len(found) * block + 0.5,
-        f"{layer}: correlation of the weights with those of chosen filters, {view.map} map",
+        f"{layer}: correlation of the weights with those of chosen filters, {in_title(view.map)}",
     )
     limit = max(np.abs(maps.values).max() for maps in found.values()) or 1.0
     for i, (run, maps) in enumerate(found.items()):

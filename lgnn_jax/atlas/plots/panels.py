@@ -6,7 +6,8 @@ from lgnn_jax.atlas.plots.page import GAP, LEFT
 from lgnn_jax.atlas.view import View
 
 _WIDE = 2.0  # times as wide as tall
-_STRIP = 8.0  # of these only one goes beside each other
+_STRIP = 8.0  # of these each has a row for itself
+_WIDEST = 2.6  # inches for one of several that are wide, at least
 _TALLEST = 3.4  # inches
 _LEAST = 0.25  # inches of height: the places of a strip are taller than wide
 _BETWEEN = 0.65  # inches for the title and the labels of the map below
@@ -47,7 +48,7 @@ class Panels:
         aspect = view.width / view.height
         columns = count
         if view.block is None and aspect > _WIDE:
-            columns = min(count, 1 if aspect > _STRIP else 2)
+            columns = 1 if aspect > _STRIP else min(count, max(1, int(room // _WIDEST)))
             most = room
         width = min(most, room / columns - GAP, _TALLEST * view.width / view.height)
         height = width * view.height / view.width

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from lgnn_jax.atlas.plots.cells import mosaic
 from lgnn_jax.atlas.plots.page import PAGE, plain_figure, styled
-from lgnn_jax.atlas.plots.ticks import axis_names
+from lgnn_jax.atlas.plots.ticks import axis_names, in_title
 from lgnn_jax.atlas.view import whole
 from lgnn_jax.maps.shapes import Map
 
@@ -27,7 +27,7 @@ def visualizations(
     figure = plain_figure(
         side * view.width + 0.7,
         side * view.height + 0.9,
-        f"{layer}, {run}:\n{view.map} map, feature visualisations",
+        f"{layer}, {run}:\n{in_title(view.map)}, feature visualisations",
     )
     ax = figure.subplots()
     mosaic(ax, pictures[view.places], view)

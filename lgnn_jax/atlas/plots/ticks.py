@@ -22,6 +22,11 @@ def axis_names(map: Map) -> tuple[str, str]:
     return ("pole to pole", "once around") if isinstance(map, Sphere) else ("", "")
 
 
+def in_title(map: Map) -> str:
+    """Returns what a map is called in a title: "32x16 map", "ring of 64"."""
+    return f"{map} map" if str(map)[0].isdigit() else str(map)
+
+
 def set_ticks(ax: Axes, view: View) -> None:
     """Numbers rows, columns, places or slices, over again beyond a seam."""
     map = view.map
@@ -36,8 +41,7 @@ def set_ticks(ax: Axes, view: View) -> None:
     elif isinstance(map, Grid):
         _number_slices(ax, view)
     elif isinstance(map, Hexagonal):
-        _number(ax.xaxis, map.columns if map.wrap else None)
-        _number_rows(ax, view)
+        _number_hexagons(ax, view)
     else:
         ax.set_xticks([])
         ax.set_yticks([])
@@ -58,8 +62,15 @@ def _number_slices(ax: Axes, view: View) -> None:
     ax.set_yticks([])
 
 
-def _number_rows(ax: Axes, view: View) -> None:
-    """The rows of hexagons, some of them."""
-    rows = np.unique(np.round(view.centres[:, 0] / _ROW).astype(int))
-    rows = rows[:: -(-len(rows) // 7)]
+def _number_hexagons(ax: Axes, view: View) -> None:
+    """Rows and columns of hexagons, some of them; columns where they lie in row 0."""
+    rows = _some(np.round(view.centres[:, 0] / _ROW))
+    columns = _some(np.floor(view.centres[:, 1] + 1e-9))
     ax.set_yticks(rows * _ROW, [str(row % view.map.rows) for row in rows])
+    ax.set_xticks(columns, [str(column % view.map.columns) for column in columns])
+
+
+def _some(numbers: np.ndarray) -> np.ndarray:
+    """Each number once, at most seven of them."""
+    numbers = np.unique(numbers.astype(int))
+    return numbers[:: -(-len(numbers) // 7)]
