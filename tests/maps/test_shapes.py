@@ -48,9 +48,10 @@ def test_what_every_map_keeps(map):
         assert regions(map, np.ones(map.count))[0].tolist() == list(range(map.count))
     assert hash(map) == hash(type(map)(*vars(map).values()))
     assert map == type(map)(*vars(map).values())
-    centres, outline = map.layout()
+    centres, outline, beyond = map.layout()
     assert centres.shape == (map.count, 2)
     assert outline.shape[1] == 2
+    assert beyond.shape == (map.count, len(outline))
 
 
 @pytest.mark.parametrize("map", [m for m in MAPS if not str(m).startswith("sphere")], ids=str)

@@ -1,0 +1,119 @@
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from lgnn_jax.analysis.activations import class_means, shared_regions
+from lgnn_jax.analysis.arrange import arrange
+from lgnn_jax.analysis.feature_vis import visualize
+from lgnn_jax.analysis.filters import filter_correlations, filter_features
+from lgnn_jax.analysis.topography import topography
+from lgnn_jax.maps.grid import grid
+from lgnn_jax.maps.table import LayerMap
+from lgnn_jax.training import trained
+from lgnn_jax.training.session import RunError
+
+
+def test_numbers_are_those_of_the_layers_own_arrays(runs, tiny_dataset, tmp_path, analysis):
+    """Against direct calls, each of which has tests of its own."""
+    found = trained.load(runs, tiny_dataset)
+    document, _ = analysis(found, tiny_dataset, tmp_path, classes=("a+c",))
+    for t in found:
+        layers = document["runs"][t.name]["layers"]
+        for layer, entry in layers.items():
+            features = filter_features(t.variables["params"][layer]["kernel"])
+            order = arrange(filter_correlations(features, neuron_axis=0), entry["map"])
+            means = t.activations(tiny_dataset.test_images, [layer])[layer]
+            for name, expected in (
+                ("weights", features),
+                ("untrained_weights", filter_features(t.initial[layer]["kernel"])),
+                ("activations", means.T),
+                ("sorted_after_training", features[order]),
+            ):
+                numbers = topography(expected, entry["map"], shuffles=20)
+                for figure in ("neighbours", "morans_i", "smoothness", "trustworthiness"):
+                    value = getattr(numbers, figure)
+                    wanted = [value.value, value.z or 0, value.p]
+                    actual = [entry[name][figure][field] or 0 for field in ("value", "z", "p")]
+                    assert actual == pytest.approx(wanted, rel=1e-5, abs=1e-6), (layer, name)
+                assert entry[name]["dead"] == numbers.dead.tolist()
+        last = layers["conv5_2"]
+        by_class = class_means(means, tiny_dataset.test_labels, 5)
+        shared = shared_regions(by_class, (8, 4), [0, 2])
+        assert [region["neurons"] for region in last["classes"]["a+c"]["regions"]] == [
+            region.neurons.tolist() for region in shared.regions
+        ]
+        made = last["visualisations"]
+        again = visualize(
+            lambda images, t=t: t.apply(images)["conv5_2"],
+            made["neurons"],
+            image_shape=(32, 32, 3),
+            steps=2,
+        )
+        np.testing.assert_allclose(made["activations"], again.activations, rtol=1e-4, atol=1e-5)
+        exceeding = again.activations > means[:, made["neurons"]].max(axis=0)
+        assert made["exceed_best_of_images"] == pytest.approx(exceeding.mean(), abs=0.04)
+
+
+def test_dead_filters_are_counted_and_nothing_is_nan(
+    runs, tiny_dataset, tmp_path, analysis, printed
+):
+    (t,) = trained.load(runs[1:], tiny_dataset)
+    params = jax.tree.map(np.array, t.variables["params"])
+    params["conv5_2"]["kernel"][..., 3] = 0
+    params["bn5_2"]["scale"][3] = 0
+    params["conv1_1"]["kernel"][..., :] = 0
+    dead = t._replace(variables={**t.variables, "params": params})
+    document, _ = analysis([dead], tiny_dataset, tmp_path)
+    layers = document["runs"]["constant"]["layers"]
+    assert layers["conv5_2"]["weights"]["dead"] == [3]
+    assert 3 in layers["conv5_2"]["activations"]["dead"]
+    assert layers["conv1_1"]["weights"]["dead"] == [0, 1, 2, 3]
+    assert layers["conv1_1"]["weights"]["neighbours"] == {
+        "value": 0, "shuffled": 0, "shuffled_deviation": 0, "z": None, "p": 1
+    }  # fmt: skip
+    text = (tmp_path / "analysis.json").read_text()
+    assert not re.search(r"NaN|Infinity", text)
+    said = printed(document)
+    (row,) = [line for line in said.splitlines() if line.startswith("conv1_1 ")]
+    assert row.split()[2:7] == ["\u2013"] * 5  # neighbours, p, sorted, Moran, trust
+    assert "conv5_2: 1 of 32 filters dead (weights all equal)" in said
+    assert "conv1_1: 4 of 4 filters dead" in said
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (
+            {"layers": ("conv5_3",)},
+            r"no convolution 'conv5_3' with a map; did you mean 'conv5_\d'\? Those with one are "
+            r"conv1_1, .*, conv5_2\.",
+        ),
+        ({"layers": ("head",)}, r"no convolution 'head' with a map\. Those with one are conv1_1,"),
+        ({"classes": ("a+z",)}, "random has no class or set of classes 'z'"),
+        ({"classes": ("a+",)}, r"the name of a class is missing in 'a\+'\."),
+        ({"classes": ("a+b+c+d+e",)}, "has all 5 classes"),
+    ],
+)
+def test_what_does_not_exist(runs, tiny_dataset, tmp_path, request_, message, analysis):
+    with pytest.raises(RunError, match=message):
+        analysis(trained.load(runs[:1], tiny_dataset), tiny_dataset, tmp_path, **request_)
+    assert not list(tmp_path.iterdir())
+
+
+def test_maps_that_differ_and_maps_that_one_run_lacks(runs, tiny_dataset, tmp_path, analysis):
+    first, second = trained.load(runs, tiny_dataset)
+
+    def with_maps(t, **maps):
+        return t._replace(plan=t.plan._replace(maps=t.plan.maps | maps))
+
+    other = with_maps(second, **{"conv2_1/kernel": LayerMap(grid(8, 1))})
+    with pytest.raises(RunError, match="conv2_1 is on map 4x2 in one and on map 8x1 in the other"):
+        analysis([first, other], tiny_dataset, tmp_path, visualize="none")
+    lacking = with_maps(second, **{"conv2_1/kernel": None})
+    document, _ = analysis([lacking, first], tiny_dataset, tmp_path, visualize="none")
+    assert list(document["runs"]["constant"]["layers"])[1] == "conv2_1"
+    bare = with_maps(first, **dict.fromkeys(first.plan.maps))
+    with pytest.raises(RunError, match="baseline has no layer with a map"):
+        analysis([bare], tiny_dataset, tmp_path)
