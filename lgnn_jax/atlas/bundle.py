@@ -10,6 +10,7 @@ import json
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ from lgnn_jax.training.session import RunError
 
 FOLDER, NUMBERS, ARRAYS = "figures", "analysis.json", "analysis.npz"
 _ABOUT = "about"  # the array that holds what is neither a number nor an array, as JSON
+# What reading raises where a file is cut short or holds something else.
+_DAMAGED = (
+    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 _SHAPES = {shape.__name__: shape for shape in (Grid, Hexagonal, Sphere)}
 
 
@@ -72,7 +78,8 @@ def load(folder: Path) -> Measured:
     """
     try:
         numbers = json.loads((folder / NUMBERS).read_text())
-        with np.load(folder / ARRAYS, allow_pickle=False) as file:
+        content = io.BytesIO((folder / ARRAYS).read_bytes())
+        with np.load(content, allow_pickle=False) as file:
             arrays = dict(file)
         about = json.loads(str(arrays.pop(_ABOUT)))
         numbers.pop("figures")
@@ -80,7 +87,7 @@ def load(folder: Path) -> Measured:
         maps = {layer: _map(entry) for layer, entry in about["maps"].items()}
     except FileNotFoundError as error:
         raise RunError(f"{folder} holds no analysis: {error.filename} is missing.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise RunError(f"the analysis in {folder} is damaged: {error}.") from None
     if not same:
         raise RunError(f"{NUMBERS} and {ARRAYS} in {folder} are not of the same analysis.")

@@ -9,6 +9,9 @@ from lgnn_jax.analysis.filters import magnitudes
 from lgnn_jax.analysis.shuffles import AgainstShuffles
 from lgnn_jax.analysis.topography import correlation_by_distance
 from lgnn_jax.atlas import plots
+from lgnn_jax.maps.grid import grid, line, ring
+from lgnn_jax.maps.hexagonal import hexagonal
+from lgnn_jax.maps.sphere import sphere
 
 ORDER = {"a": {"conv1": AgainstShuffles(0.2, np.array([0.0, 0.1]))}}
 
@@ -260,3 +263,80 @@ def test_names_with_dots_keep_them(tmp_path):
     figure = plots.order_by_layer(ORDER, {"untrained": {"conv1": 0.0}})
     paths = plots.save(figure, tmp_path / "run_0.5")
     assert [path.name for path in paths] == ["run_0.5.png", "run_0.5.svg"]
+
+
+MAPS = [grid(8, 4, wrap=True), hexagonal(8, 6), ring(32), grid(4, 4, 3), sphere(100), line(2)]
+
+
+@pytest.mark.parametrize("map", MAPS, ids=str)
+def test_figures_of_any_map(map):
+    """Each names the map; rows and columns only where there are any; all parts are on the page."""
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(3, 3, 3, map.count))
+    found = {"a": correlation_maps(kernel, map, [0, map.count // 2])}
+    pictures = {"a": rng.random((map.count, 8, 8, 3))}
+    region = Region(np.array([0, 1]), 3.0, 0.01)
+    drawn = [
+        plots.first_layer({"a": pictures["a"]}, map, "conv1", {"a": magnitudes(kernel)}),
+        plots.correlations(found, map, "conv1", pictures),
+        plots.class_maps(
+            rng.normal(size=(3, map.count)), list("abc"), map, "conv1",
+            shared_by=["a", "b"], regions=[region], pictures=pictures["a"],
+        ),
+        plots.visualizations(pictures["a"], map, "conv1", "a"),
+        plots.distance_curves(
+            {"a": correlation_by_distance(kernel.reshape(27, -1).T, map, shuffles=9)}, "conv1", map
+        ),
+    ]  # fmt: skip
+    has_rows = str(map) in ("8x4 torus", "8x6 hexagonal")
+    for figure in drawn:
+        said = " ".join(_texts(figure))
+        assert str(map) in figure.get_suptitle()
+        assert f"{map} map" in figure.get_suptitle() or not str(map)[0].isdigit()
+        if figure is not drawn[-1]:
+            assert ("row" in said.split()) == has_rows
+            assert ("column" in said.split()) == has_rows
+        where = _page(figure)
+        for ax in figure.axes:
+            assert where(ax.patch).x0 >= 0
+            assert where(ax.patch).x1 <= figure.bbox.x1 + 0.5
+            assert where(ax.patch).y0 >= -0.5
+            assert where(ax.patch).y1 <= figure.bbox.y1
+        boxes = [where(ax.patch) for ax in figure.axes]
+        for i, one in enumerate(boxes):
+            assert not any(one.overlaps(other) for other in boxes[i + 1 :])
+
+
+def test_a_torus_is_a_torus_in_every_figure():
+    """What lies at two ends of the paper is shown as one."""
+    torus = grid(8, 4, wrap=True)
+    greys = np.arange(32) / 32
+    pictures = np.broadcast_to(greys[:, None, None, None], (32, 24, 24, 1))
+    region = Region(np.array([0, 3, 28]), 3.0, 0.01)  # the place at the top left, and around it
+    figure = plots.class_maps(
+        np.zeros((1, 32)), ["a"], torus, "conv1",
+        shared_by=["a"], regions=[region], pictures=pictures,
+    )  # fmt: skip
+    heat_map, _, part = figure.axes
+    assert len(heat_map.lines) == len(part.lines) == 8  # an L has eight sides
+    corners = np.concatenate([line.get_xydata() for line in part.lines])
+    assert set(np.unique(corners, axis=0, return_counts=True)[1]) == {2}  # all around
+    pixels = part.get_images()[0].get_array()[12::26, 12::26, 0]
+    np.testing.assert_allclose(pixels, greys[[[31, 28], [3, 0]]], rtol=1e-6)
+
+    found = {"a": correlation_maps(np.random.default_rng(0).normal(size=(9, 32)), torus, [5, 7])}
+    figure = plots.correlations(found, torus, "conv1", {"a": pictures})
+    pixels = figure.axes[2].get_images()[0].get_array()[12::26, 12::26, 0]
+    np.testing.assert_allclose(pixels[:, 0], greys[[28, 0, 4, 8, 12]], rtol=1e-6)  # from row 7 on
+
+
+def test_chosen_filters_lie_where_their_numbers_say():
+    """On hexagons, by row and column; on a ring, by place."""
+    rng = np.random.default_rng(0)
+    for map, place, name in ((hexagonal(8, 6), 13, "[2, 1]"), (ring(48), 13, "13")):
+        found = {"a": correlation_maps(rng.normal(size=(9, 48)), map, [place])}
+        ax = plots.correlations(found, map, "conv1").axes[0]
+        assert ax.get_title() == f"filter {name}"
+        values = ax.collections[0].get_array()
+        assert np.flatnonzero(values.mask).tolist() == [place]
+        np.testing.assert_array_equal(values.data, found["a"].values[0])

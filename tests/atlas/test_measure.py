@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import jax
@@ -9,7 +10,10 @@ from lgnn_jax.analysis.arrange import arrange
 from lgnn_jax.analysis.feature_vis import visualize
 from lgnn_jax.analysis.filters import filter_correlations, filter_features
 from lgnn_jax.analysis.topography import topography
-from lgnn_jax.maps.grid import grid
+from lgnn_jax.atlas import measure
+from lgnn_jax.maps.grid import grid, ring
+from lgnn_jax.maps.hexagonal import hexagonal
+from lgnn_jax.maps.sphere import sphere
 from lgnn_jax.maps.table import LayerMap
 from lgnn_jax.training import trained
 from lgnn_jax.training.session import RunError
@@ -117,3 +121,51 @@ def test_maps_that_differ_and_maps_that_one_run_lacks(runs, tiny_dataset, tmp_pa
     bare = with_maps(first, **dict.fromkeys(first.plan.maps))
     with pytest.raises(RunError, match="baseline has no layer with a map"):
         analysis([bare], tiny_dataset, tmp_path)
+
+
+def test_a_map_is_what_the_plan_says_whatever_the_padding(runs, tiny_dataset):
+    """A run whose filter wraps has the maps of its plan, planes or not."""
+    (t,) = trained.load(runs[1:], tiny_dataset)
+    wrapped = dataclasses.replace(t.config, som=dataclasses.replace(t.config.som, padding="wrap"))
+    plane = t._replace(config=wrapped)
+    map = grid(8, 4, wrap=True)
+    maps = t.plan.maps | {"conv5_2/kernel": LayerMap(map)}
+    torus = plane._replace(plan=t.plan._replace(maps=maps))
+    request = measure.Request(visualize="none", shuffles=20)
+    found = {}
+    for name, run in (("plane", plane), ("torus", torus)):
+        found[name] = measure.measure([run], tiny_dataset, request, progress=lambda *_: None)
+    assert found["plane"].numbers["runs"]["constant"]["config"]["som"]["padding"] == "wrap"
+    plane, torus = (x.layer("constant", "conv5_2") for x in found.values())
+    assert plane["map"] == [8, 4]
+    assert (torus["map"], torus["neurons"]) == ("8x4 torus", 32)
+    # On the torus each filter has four neighbours, on the plane those at the edges have fewer.
+    correlations = np.corrcoef(filter_features(t.kernel("conv5_2"))).reshape(8, 4, 8, 4)
+    rows, columns = np.mgrid[:8, :4]
+    below = correlations[rows, columns, (rows + 1) % 8, columns]
+    right = correlations[rows, columns, rows, (columns + 1) % 4]
+    values = [x["weights"]["neighbours"]["value"] for x in (plane, torus)]
+    of_plane = np.concatenate([below[:-1].ravel(), right[:, :-1].ravel()]).mean()
+    assert values == pytest.approx([of_plane, np.mean([below, right])], rel=1e-6)
+    assert plane["correlations"]["filters"] == [[1, 1], [1, 3]]
+    assert torus["correlations"]["filters"] == [5, 7]
+
+
+@pytest.mark.parametrize("map", [ring(32), hexagonal(8, 4), sphere(32)], ids=str)
+def test_other_maps_have_their_places_by_number(runs, tiny_dataset, map):
+    (t,) = trained.load(runs[1:], tiny_dataset)
+    maps = t.plan.maps | {"conv5_2/kernel": LayerMap(map)}
+    t = t._replace(plan=t.plan._replace(maps=maps))
+    request = measure.Request(visualize="none", shuffles=20)
+    found = measure.measure([t], tiny_dataset, request, progress=lambda *_: None)
+    entry = found.layer("constant", "conv5_2")
+    assert (entry["map"], entry["neurons"]) == (str(map), 32)
+    kernel, chosen = t.kernel("conv5_2"), entry["correlations"]["filters"]
+    values = np.corrcoef(filter_features(kernel))
+    near = map.distances() <= 1.5
+    threshold = np.quantile(values[np.triu_indices(32, 1)], 0.95)
+    for place, neighbours in zip(chosen, entry["correlations"]["neighbours"], strict=True):
+        like = near[place] & (values[place] >= threshold - 1e-12)
+        like[place] = False
+        assert neighbours == np.flatnonzero(like).tolist()
+    assert found.array("constant", "conv5_2", "correlations").shape == (len(chosen), 32)

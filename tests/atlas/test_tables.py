@@ -56,3 +56,20 @@ def test_parameters_that_are_not_finite(runs, tiny_dataset):
     params["bn3_1"]["bias"][0] = np.nan
     with pytest.raises(RunError, match="bn3_1/bias has nan among its values: all parameters must"):
         show.topography(Console(quiet=True), t.plan, params)
+
+
+def test_layers_on_maps_of_any_shape(printed):
+    figure = {"value": 0.5, "shuffled": 0.0, "shuffled_deviation": 0.1, "z": 5, "p": 0.005}
+    weights = dict.fromkeys(("neighbours", "morans_i", "trustworthiness"), figure)
+    weights |= {"effective_dimensionality": 9.0, "dead": [3, 4]}
+    layer = {
+        "map": "sphere of 12",
+        "neurons": 12,
+        "weights": weights,
+        "untrained_weights": {"effective_dimensionality": 9.0},
+        "sorted_after_training": weights,
+    }
+    said = printed({"runs": {"a": {"step": 1, "layers": {"stem": layer}}}})
+    assert "stem: 2 of 12 filters dead" in said
+    (row,) = [line for line in said.splitlines() if line.startswith("stem  ")]
+    assert row.split()[1:5] == ["sphere", "of", "12", "0.500"]
