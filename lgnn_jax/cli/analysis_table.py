@@ -1,5 +1,6 @@
 """What `lgnn analyze` prints of the order of the maps."""
 
+import math
 from typing import Any
 
 from rich.console import Console
@@ -18,10 +19,10 @@ def analysis(console: Console, document: dict[str, Any]) -> None:
             table = _order(found["layers"], fold=True)
         console.print(table)
         for layer, numbers in found["layers"].items():
-            m, n = numbers["map"]
             dead = len(numbers["weights"]["dead"])
             if dead:
-                say(console, f"{layer}: {dead} of {m * n} filters dead (weights all equal)")
+                count = _neurons(numbers)
+                say(console, f"{layer}: {dead} of {count} filters dead (weights all equal)")
             if "visualisations" in numbers:
                 made = numbers["visualisations"]
                 say(
@@ -47,8 +48,7 @@ def _order(layers: dict[str, Any], *, fold: bool = False) -> Table:
     for layer, numbers in layers.items():
         weights, before = numbers["weights"], numbers["untrained_weights"]
         near, moran, trust = (weights[x] for x in ("neighbours", "morans_i", "trustworthiness"))
-        m, n = numbers["map"]
-        alive = m * n - len(weights["dead"]) > 1  # two filters, to correlate
+        alive = _neurons(numbers) - len(weights["dead"]) > 1  # two filters, to correlate
         table.add_row(
             layer.replace("/", "/\n") if fold else layer,
             dimensions(numbers["map"]),
@@ -62,6 +62,12 @@ def _order(layers: dict[str, Any], *, fold: bool = False) -> Table:
             f"({_short(before['effective_dimensionality'])})",
         )
     return table
+
+
+def _neurons(numbers: dict[str, Any]) -> int:
+    """How many a layer has, from its numbers: a grid's sides tell, other maps say so."""
+    map = numbers["map"]
+    return math.prod(map) if isinstance(map, list) else numbers["neurons"]
 
 
 def _short(number: float) -> str:

@@ -7,7 +7,7 @@ from math import isqrt
 
 import numpy as np
 
-from lgnn_jax.maps.shapes import Layout, Map, adjacency, graph_laplacian
+from lgnn_jax.maps.shapes import SQUARE, Layout, Map, adjacency, graph_laplacian
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,20 @@ class Grid(Map):
         places = np.zeros((self.count, 3))
         places[:, -len(self.sides) :] = self.positions
         places[:, 2] += places[:, 0] * (self.sides[-1] + 1)
-        return Layout(places[:, 1:], super().layout().outline)
+        up, right, down, left = (-2, -1), (-1, 1), (-2, 1), (-1, -1)
+        beyond = [self._beside(axis, step) for axis, step in (up, right, down, left)]
+        return Layout(places[:, 1:], SQUARE, np.stack(beyond, axis=1))
+
+    def _beside(self, axis: int, step: int) -> np.ndarray:
+        """The place one step along an axis, counted from the last; -1 beyond an edge."""
+        if len(self.sides) < -axis:
+            return np.full(self.count, -1)  # a line has nothing above and below
+        places = [*np.unravel_index(np.arange(self.count), self.sides)]
+        side, moved = self.sides[axis], places[axis] + step
+        places[axis] = moved % side
+        beside = np.ravel_multi_index(places, self.sides)
+        on_map = (moved >= 0) & (moved < side)
+        return beside if self.wrap[axis] else np.where(on_map, beside, -1)
 
     def __str__(self) -> str:
         """As in "32x16", "32x16 torus" or "ring of 64"."""

@@ -73,7 +73,20 @@ class Hexagonal(Map):
         """Returns hexagons that fill the plane."""
         angles = np.radians(np.arange(0, 360, 60))
         outline = np.stack([np.cos(angles), np.sin(angles)], axis=1) / np.sqrt(3)
-        return Layout(self.positions, outline)
+        # Beyond the sides, from the lowest corner on: down right, right, up right, and so on.
+        ways = ((1, 1), (0, 2), (-1, 1), (-1, -1), (0, -2), (1, -1))
+        beyond = [self._beside(down, halves) for down, halves in ways]
+        return Layout(self.positions, outline, np.stack(beyond, axis=1))
+
+    def _beside(self, down: int, halves: int) -> np.ndarray:
+        """The place so many rows down and half places to the right; -1 beyond an edge."""
+        row, column = np.divmod(np.arange(self.count), self.columns)
+        halves = 2 * column + row % 2 + halves
+        row = row + down
+        column = (halves - row % 2) // 2
+        on_map = (row >= 0) & (row < self.rows) & (column >= 0) & (column < self.columns)
+        beside = row % self.rows * self.columns + column % self.columns
+        return beside if self.wrap else np.where(on_map, beside, -1)
 
     def __str__(self) -> str:
         """As in "32x16 hexagonal"."""

@@ -16,6 +16,8 @@ _ROUNDING = 9
 # 1.99 and 5.91 to 5.92 so, 1.98 and 5.78 with a width of 1; with weights for neighbours alone they
 # spread from 1.55 to 2.04 and from 4.99 to 6.37.
 _WIDTH = 0.6
+# The outline of a place: its sides are above, to the right, below and to the left.
+SQUARE = np.array([[-0.5, -0.5], [-0.5, 0.5], [0.5, 0.5], [0.5, -0.5]])
 
 
 class Layout(NamedTuple):
@@ -24,10 +26,14 @@ class Layout(NamedTuple):
     Attributes:
       centres: float64 `(places, 2)`: down and to the right, in map units.
       outline: float64 `(corners, 2)`: of each place, around its centre.
+      beyond: int `(places, corners)`: the place on the other side of each side of the outline, from
+        a corner to the next; -1 at the map's edge. It may lie elsewhere on paper, where the map is
+        cut open, and be the place itself, where the surface comes back to it or has no edge.
     """
 
     centres: np.ndarray
     outline: np.ndarray
+    beyond: np.ndarray
 
 
 class Map(abc.ABC):
@@ -103,9 +109,12 @@ class Map(abc.ABC):
         return self.positions.shape[1]
 
     def layout(self) -> Layout:
-        """Returns the map on paper. As it is, it serves maps of two dimensions."""
-        square = np.array([[-0.5, -0.5], [-0.5, 0.5], [0.5, 0.5], [0.5, -0.5]])
-        return Layout(self.positions, square)
+        """Returns the map on paper. As it is, it serves maps of two dimensions with an edge."""
+        steps = SQUARE + np.roll(SQUARE, -1, axis=0)  # to the middle of a side, and as far again
+        beside = self.positions[:, None] + steps
+        apart = np.abs(beside[:, :, None] - self.positions).max(axis=-1)
+        beyond = np.where(apart.min(axis=-1) < 0.1, apart.argmin(axis=-1), -1)
+        return Layout(self.positions, SQUARE, beyond)
 
 
 def graph_laplacian(weights: np.ndarray) -> np.ndarray:

@@ -57,12 +57,45 @@ class Sphere(Map):
         return 2 * self.radius * np.arcsin(np.minimum(chords / (2 * self.radius), 1))
 
     def layout(self) -> Layout:
-        """Returns the sphere unrolled: its axis down, once around to the right, true to area."""
+        """Returns the sphere unrolled: its axis down, once around to the right, true to area.
+
+        The spiral is a lattice on paper, and each place has the lattice's cell. Beyond a side at a
+        pole, which has no length on the sphere, lies the place itself.
+        """
         height, angle = self._spiral()
         centres = self.radius * np.stack([1 - height, angle % (2 * pi)], axis=1)
-        angles = np.radians(np.arange(0, 360, 30))
-        # Places lie unevenly on paper; so wide, discs touch and hardly overlap.
-        return Layout(centres, 0.45 * np.stack([np.cos(angles), np.sin(angles)], axis=1))
+        steps, ways = self._lattice()
+        places = np.arange(self.places)[:, None]
+        beyond = places + steps
+        beyond = np.where((beyond >= 0) & (beyond < self.places), beyond, places)
+        # A corner is as far from the place as from those beyond the sides that meet there.
+        before = np.roll(ways, 1, axis=0)
+        halves = np.square(np.stack([before, ways], axis=1)).sum(axis=-1) / 2
+        outline = np.linalg.solve(np.stack([before, ways], axis=1), halves[..., None])[..., 0]
+        return Layout(centres, outline, beyond)
+
+    def _lattice(self) -> tuple[np.ndarray, np.ndarray]:
+        """The six places around each on paper: steps along the spiral, and ways down and right."""
+        around = 2 * pi * self.radius
+        step, turn = np.array([2 * self.radius / self.places, around / _GOLDEN]), [0.0, around]
+        basis = np.array([step, turn])
+
+        def way(numbers):
+            return numbers @ basis
+
+        first, second = np.array([0, 1]), np.array([1, 0])
+        while True:  # Lagrange's reduction
+            if way(first) @ way(first) > way(second) @ way(second):
+                first, second = second, first
+            times = round(way(first) @ way(second) / (way(first) @ way(first)))
+            if not times:
+                break
+            second = second - times * first
+        if way(first) @ way(second) > 0:
+            second = -second
+        six = np.array([first, first + second, second])
+        six = np.concatenate([six, -six])
+        return six[:, 0], way(six)
 
     def _spiral(self) -> tuple[np.ndarray, np.ndarray]:
         """Height in [-1, 1] and angle of each place, on a spiral from pole to pole."""

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # What a file system says that cannot wait for its disk, of a cloud drive, say, or of a folder.
@@ -9,13 +10,27 @@ _UNKNOWN = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 
 
 def replace_text(path: Path, text: str) -> None:
+    """Writes a file of text whole or not at all.
+
+    Raises:
+      OSError: if it cannot be written; what was there before is as it was.
+    """
+    _replace(path, lambda beside: beside.write_text(text))
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all.
 
     Raises:
       OSError: if it cannot be written; what was there before is as it was.
     """
+    _replace(path, lambda beside: beside.write_bytes(content))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file beside another one, whose place it takes once it is on disk."""
     beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text)
+    write(beside)
     sync(beside)
     os.replace(beside, path)
 

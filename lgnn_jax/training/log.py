@@ -124,10 +124,10 @@ class Log:
             trained = [r for r in self.records if r["split"] == "train"]
             self._say_epoch(trained[-1] if trained else None, values)
 
-    def filters(self, step: int, dims: Any, kernel: Callable[[], Any]) -> None:
+    def filters(self, step: int, map: Any, kernel: Callable[[], Any]) -> None:
         """Shows the first layer's map where pictures are kept; `kernel` is called only there."""
         if self._events is not None:
-            self._events.filters(kernel(), dims, step)
+            self._events.filters(kernel(), map, step)
 
     def _say_epoch(self, trained: dict[str, Any] | None, tested: dict[str, Any]) -> None:
         step, epochs = tested["step"], self._total_steps // self._steps_per_epoch

@@ -7,10 +7,12 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from lgnn_jax.analysis.filters import normalized_filters
-from lgnn_jax.maps.table import SomDimensions
+from lgnn_jax.maps.grid import as_map
+from lgnn_jax.maps.shapes import Map
 
 FOLDER = "tensorboard"
 _TILE = 32  # pixels of a filter, at least
+_GAP = 2  # pixels between filters, at least
 _LINE = 128  # of grey: each filter has a black and a white of its own
 
 
@@ -33,9 +35,9 @@ class Events:
                 self._writer.add_scalar(f"{record['split']}/{name}", value, record["step"])
         self._writer.flush()
 
-    def filters(self, kernel: np.ndarray, dims: SomDimensions, step: int) -> None:
-        """Takes the first layer's weights `(height, width, colours, m * n)`, shown as a map."""
-        self._writer.add_image("filters", mosaic(kernel, dims), step, dataformats="HWC")
+    def filters(self, kernel: np.ndarray, map: Map, step: int) -> None:
+        """Takes the first layer's weights `(height, width, colours, neurons)`, shown as a map."""
+        self._writer.add_image("filters", mosaic(kernel, map), step, dataformats="HWC")
         self._writer.flush()
 
     def close(self) -> None:
@@ -43,19 +45,20 @@ class Events:
         self._writer.close()
 
 
-def mosaic(kernel: np.ndarray, dims: SomDimensions) -> np.ndarray:
+def mosaic(kernel: np.ndarray, map: Map | tuple[int, int]) -> np.ndarray:
     """Returns filters as one picture, each scaled by itself, where they lie on their map.
 
     Args:
-      kernel: weights `(height, width, colours, m * n)`, finite, of one or three colours; of others
-        the mean over them is shown.
-      dims: SOM dimensions `(m, n)`.
+      kernel: weights `(height, width, colours, neurons)`, finite, of one or three colours; of
+        others the mean over them is shown.
+      map: of as many places; `(m, n)` for a grid.
 
     Returns:
-      uint8 `(rows, columns, 1 or 3)`; a grey line of two pixels is between filters.
+      uint8 `(rows, columns, 1 or 3)`; grey between filters, two pixels at least.
 
     Raises:
-      ValueError: see `lgnn_jax.analysis.filters.normalized_filters`.
+      ValueError: see `lgnn_jax.analysis.filters.normalized_filters`; and for a map that does not
+        fit.
 
     Example:
       >>> mosaic(np.zeros((3, 3, 3, 8)), (4, 2)).shape
@@ -66,8 +69,22 @@ def mosaic(kernel: np.ndarray, dims: SomDimensions) -> np.ndarray:
     factor = -(-_TILE // max(kernel.shape[:2]))
     tiles = (255 * normalized_filters(kernel)).round().astype(np.uint8)
     tiles = tiles.repeat(factor, axis=1).repeat(factor, axis=2)
-    tiles = np.pad(tiles, [(0, 0), (0, 2), (0, 2), (0, 0)], constant_values=_LINE)
+    map = as_map(map)
+    if map.count != len(tiles):
+        raise ValueError(f"map {map} does not fit {len(tiles)} filters.")
     _, height, width, colours = tiles.shape
-    m, n = dims
-    rows = tiles.reshape(m, n, height, width, colours).transpose(0, 2, 1, 3, 4)
-    return rows.reshape(m * height, n * width, colours)[:-2, :-2]
+    corners = _corners(map, (height + _GAP, width + _GAP))
+    rows, columns = corners.max(axis=0)
+    picture = np.full((rows + height, columns + width, colours), _LINE, np.uint8)
+    for (top, left), tile in zip(corners, tiles, strict=True):
+        picture[top : top + height, left : left + width] = tile
+    return picture
+
+
+def _corners(map: Map, pitch: tuple[int, int]) -> np.ndarray:
+    """Pixels at the top left of each place, int `(places, 2)`; `pitch` down or right is between."""
+    centres = map.layout().centres
+    apart = np.abs(centres[:, None] - centres).max(axis=-1)
+    np.fill_diagonal(apart, 1)  # which is the least of a grid
+    corners = (centres - centres.min(axis=0)) * pitch / apart.min()
+    return np.ceil(corners - 1e-6).astype(int)

@@ -48,9 +48,10 @@ def test_what_every_map_keeps(map):
         assert regions(map, np.ones(map.count))[0].tolist() == list(range(map.count))
     assert hash(map) == hash(type(map)(*vars(map).values()))
     assert map == type(map)(*vars(map).values())
-    centres, outline = map.layout()
+    centres, outline, beyond = map.layout()
     assert centres.shape == (map.count, 2)
     assert outline.shape[1] == 2
+    assert beyond.shape == (map.count, len(outline))
 
 
 @pytest.mark.parametrize("map", [m for m in MAPS if not str(m).startswith("sphere")], ids=str)
@@ -165,3 +166,55 @@ def test_maps_that_cannot_be(make, message):
     with pytest.raises(ValueError, match=message) as error:
         make()
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("map", MAPS, ids=str)
+def test_beyond_a_side_lies_who_has_this_place_beyond_the_opposite_one(map):
+    _, outline, beyond = map.layout()
+    half = len(outline) // 2
+    np.testing.assert_allclose(np.roll(outline, half, axis=0), -outline, atol=1e-12)
+    for place, others in enumerate(beyond.tolist()):
+        for side, other in enumerate(others):
+            if other not in (-1, place):
+                assert beyond[other, (side + half) % len(outline)] == place
+
+
+@pytest.mark.parametrize("map", [m for m in MAPS if not str(m).startswith("sphere")], ids=str)
+def test_beyond_the_sides_are_neighbours(map):
+    """All of those on paper, with both sides of a pair; of three dimensions, those in a slice."""
+    _, _, beyond = map.layout()
+    pairs = {
+        tuple(sorted((place, other)))
+        for place, others in enumerate(beyond.tolist())
+        for other in others
+        if other not in (-1, place)
+    }
+    sides = getattr(map, "sides", ())
+    in_slice = sides[1] * sides[2] if len(sides) == 3 else map.count
+    edges = {(i, j) for i, j in map.edges().tolist() if i // in_slice == j // in_slice}
+    assert pairs == edges
+
+
+@pytest.mark.parametrize("count", [12, 100, 512])
+def test_the_cells_of_a_sphere_fill_its_paper(count):
+    """Each has its share of the area, and the step over a side leads to the place beyond it."""
+    map = lgnn.sphere(count)
+    centres, outline, beyond = map.layout()
+    following = np.roll(outline, -1, axis=0)
+    assert _area(outline) == pytest.approx(4 * np.pi * map.radius**2 / count)
+    around = 2 * np.pi * map.radius
+    for place, side in itertools.product(range(count), range(6)):
+        other = beyond[place, side]
+        reached = centres[place] + outline[side] + following[side]
+        if other == place:  # beyond a pole
+            assert not 0 < reached[0] < 2 * map.radius
+        else:
+            way = reached - centres[other]
+            assert way[0] == pytest.approx(0, abs=1e-9)
+            assert way[1] / around == pytest.approx(round(way[1] / around), abs=1e-9)
+
+
+def _area(corners):
+    """Of a polygon, by Gauss's formula."""
+    following = np.roll(corners, -1, axis=0)
+    return abs((corners[:, 0] * following[:, 1] - corners[:, 1] * following[:, 0]).sum()) / 2

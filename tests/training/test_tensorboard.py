@@ -9,6 +9,7 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from lgnn_jax.analysis.filters import normalized_filters
+from lgnn_jax.maps.hexagonal import hexagonal
 from lgnn_jax.training.log import Log
 from lgnn_jax.training.run import run
 from lgnn_jax.training.tensorboard import mosaic
@@ -49,7 +50,7 @@ def test_a_run_writes_its_metrics_and_its_first_layer(tiny_config, tiny_dataset,
     assert [step for step, _ in pictures] == [6, 12]
     kernel = np.asarray(state.params["conv1_1"]["kernel"])
     shown = np.asarray(Image.open(io.BytesIO(pictures[-1][1])))
-    np.testing.assert_array_equal(shown, mosaic(kernel, plan.maps["conv1_1/kernel"].map.sides))
+    np.testing.assert_array_equal(shown, mosaic(kernel, plan.maps["conv1_1/kernel"].map))
     assert [event.session_log.status for event in _events(tmp_path / "tensorboard")].count(1) == 1
 
 
@@ -75,3 +76,29 @@ def test_other_colours_are_shown_as_their_mean():
     kernel = np.random.default_rng(0).normal(size=(3, 3, 5, 4))
     mean = kernel.mean(axis=2, keepdims=True)
     np.testing.assert_array_equal(mosaic(kernel, (2, 2)), mosaic(mean, (2, 2)))
+
+
+def test_filters_lie_on_any_map_where_its_layout_has_them():
+    """Each is found once and whole, where its hexagon is; so none covers another."""
+    map = hexagonal(4, 3)
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 12))
+    picture = mosaic(kernel, map)
+    tiles = (255 * normalized_filters(kernel)).round().repeat(11, axis=1).repeat(11, axis=2)
+    corners = []
+    for tile in tiles:
+        same = [
+            (top, left)
+            for top in range(picture.shape[0] - 32)
+            for left in range(picture.shape[1] - 32)
+            if np.array_equal(picture[top : top + 33 : 11, left : left + 33 : 11], tile[::11, ::11])
+            and np.array_equal(picture[top : top + 33, left : left + 33], tile)
+        ]
+        corners += same
+    assert len(corners) == 12
+    # Rows are as high as a filter and the grey below it; the others follow from their shape.
+    row, column = np.divmod(np.arange(12), 3)
+    wide = 35 / np.sqrt(0.75)
+    expected = np.stack([35 * row, wide * (column + row % 2 / 2)], axis=1)
+    assert np.abs(np.array(corners) - expected).max() <= 1
+    with pytest.raises(ValueError, match="map 4x4 hexagonal does not fit 12 filters"):
+        mosaic(kernel, hexagonal(4, 4))
