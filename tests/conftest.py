@@ -24,6 +24,8 @@ import pytest
 from lgnn_jax.training.config import Config, Data, Model, Optimizer
 from lgnn_jax.training.data import Dataset
 
+collect_ignore_glob = ["**/conftest.py"]  # no doctests: another of this name is imported
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

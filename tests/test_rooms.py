@@ -99,7 +99,7 @@ def test_the_public_face_needs_no_more_than_jax_optax_and_numpy():
 
 
 STANDARD = {"abc", "collections", "dataclasses", "functools", "itertools", "math", "operator", "re",
-            "typing", "warnings"}  # fmt: skip
+            "textwrap", "typing", "warnings"}  # fmt: skip
 MAPS_ALONE = {"grid", "hexagonal", "shapes", "sphere"}
 
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from lgnn_jax.atlas import analyze
-from lgnn_jax.cli import show
+from lgnn_jax.cli.analysis_table import analysis as print_analysis
 from lgnn_jax.training.log import Log
 from lgnn_jax.training.run import run
 
@@ -53,7 +53,7 @@ def printed():
 
     def printed(document, width=80):
         console = Console(file=io.StringIO(), width=width)
-        show.analysis(console, document)
+        print_analysis(console, document)
         return console.file.getvalue()
 
     return printed

@@ -18,7 +18,9 @@ def test_activations_are_those_of_the_network_before_the_relu(runs, tiny_dataset
     means = t.activations(images, ["conv1_1", "conv5_2"])
     assert means["conv1_1"].shape == (len(images), 4)
     x = (images - t.mean) / t.deviation
-    logits, named = t.network.module.apply(t.variables, x.astype(np.float32), activations=True)
+    logits, named = t.network.module.apply(
+        {"params": t.params, "batch_stats": t.state}, x.astype(np.float32), activations=True
+    )
     np.testing.assert_allclose(
         means["conv1_1"], np.mean(named["conv1_1"].pre, axis=(1, 2)), rtol=1e-4, atol=1e-5
     )
