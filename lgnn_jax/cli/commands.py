@@ -165,7 +165,7 @@ class Analyze:
         Path | None,
         tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: the first run's directory)"),
     ] = None
-    """Where figures/ and analysis.json are written."""
+    """Where figures/, analysis.json and analysis.npz are written."""
     data_dir: _DataDir = None
 
 
