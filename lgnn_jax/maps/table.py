@@ -110,7 +110,7 @@ def som_table(
 
     Returns:
       Output-channel count -> `(m, n)`, in ascending order; a table for `lgnn_jax.transform`. Warns
-      of each prime count, whose map is a strip of one column, and of parameters that may be kernels
+      of each prime count above 3, whose map is a strip of one column, and of parameters that may be kernels
       or not, which are left out.
 
     Raises:
@@ -267,12 +267,11 @@ def warn_of_unmatched(params: Any, table: SomTable, *, neuron_axis: int = -1) ->
     if any(p.kind != "bias" for p in found) and not layer_maps(
         params, table, neuron_axis=neuron_axis
     ):
-        dense = any(p.kind == "other" and len(p.shape) == 2 for p in found)
+        remedy = "lgnn_jax.explain(params, som_table) says why."
+        if any(p.kind == "other" and len(p.shape) == 2 for p in found):
+            remedy += " For dense layers, lgnn_jax.som_table(params, dense=True) makes one."
         warnings.warn(
-            f"som_table speaks of none of the parameters, {known}: nothing is filtered. "
-            "lgnn_jax.explain(params, som_table) says why."
-            + " For dense layers, lgnn_jax.som_table(params, dense=True) makes one."
-            * dense,
+            f"som_table speaks of none of the parameters, {known}: nothing is filtered. {remedy}",
             stacklevel=4,
         )
 

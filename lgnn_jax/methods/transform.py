@@ -39,9 +39,10 @@ def transform(
     window, the gradient `g[j]` of neuron `j` becomes `sum_k eta[j - k] g[k]`.
 
     Put it before weight decay and momentum, as in the paper. It is linear, so in data-parallel
-    training it is enough to filter once, after the mean over the devices. Sharded parameters stay
-    sharded over other axes than that of their neurons; inside `jax.shard_map`, each device must
-    hold all neurons of a map.
+    training it is enough to filter once, after the mean over the devices. Parameters may be
+    sharded; over other axes than that of the neurons, the product that GPUs and TPUs take needs
+    nothing of other devices. Inside `jax.shard_map` each device must hold all neurons of a map, and
+    a channel count in the table means those that it holds.
 
     Args:
       som_table: maps an output-channel count (int), or a regular expression searched for in the
