@@ -110,8 +110,8 @@ def som_table(
 
     Returns:
       Output-channel count -> `(m, n)`, in ascending order; a table for `lgnn_jax.transform`. Warns
-      of each prime count above 3, whose map is a strip of one column, and of parameters that may be kernels
-      or not, which are left out.
+      of each prime count above 3, whose map is a strip of one column, and of parameters that may be
+      kernels or not, which are left out.
 
     Raises:
       ValueError: for a kernel that lacks `neuron_axis`, that has no neurons, or whose neurons seem
@@ -223,7 +223,7 @@ def find_entry(p: Parameter, table: SomTable, neuron_axis: int) -> Entry:
             key = _count(p, neuron_axis)
             if key not in table:
                 raise ValueError(_uncovered(p, key))
-        elif p.kind == "unclear" and p.shape[neuron_axis if neuron_axis == 0 else -1] in table:
+        elif p.kind == "unclear" and _likely_count(p, neuron_axis) in table:
             raise ValueError(
                 f"{p.path!r} with shape {p.shape} may be a convolution along a line, heads or "
                 f"stacked layers: say in the table which, with {_remedy(p, neuron_axis)}, or None "
@@ -336,8 +336,17 @@ def _count(p: Parameter, neuron_axis: int) -> int:
     return p.shape[neuron_axis]
 
 
+def _likely_axis(p: Parameter, neuron_axis: int) -> int:
+    """The axis that would count its neurons; the last one, if it lacks the usual."""
+    return neuron_axis if -len(p.shape) <= neuron_axis < len(p.shape) else -1
+
+
+def _likely_count(p: Parameter, neuron_axis: int) -> int:
+    return p.shape[_likely_axis(p, neuron_axis)]
+
+
 def _remedy(p: Parameter, neuron_axis: int) -> str:
-    axis = neuron_axis if -len(p.shape) <= neuron_axis < len(p.shape) else -1
+    axis = _likely_axis(p, neuron_axis)
     sides = ", ".join(map(str, som_dimensions(max(p.shape[axis], 1))))
     return f"{{{_pattern(p)!r}: LayerMap(grid({sides}), {axis})}}"
 

@@ -8,9 +8,8 @@ import pytest
 
 from lgnn_jax.atlas import analyze, bundle, measure
 from lgnn_jax.atlas.draw import draw
-from lgnn_jax.maps.grid import grid, ring
+from lgnn_jax.maps.grid import Grid, grid, ring
 from lgnn_jax.maps.hexagonal import hexagonal
-from lgnn_jax.maps.grid import Grid
 from lgnn_jax.maps.sphere import Sphere, sphere
 from lgnn_jax.maps.table import LayerMap
 from lgnn_jax.training import files, trained
