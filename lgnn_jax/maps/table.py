@@ -110,8 +110,8 @@ def som_table(
 
     Returns:
       Output-channel count -> `(m, n)`, in ascending order; a table for `lgnn_jax.transform`. Warns
-      of each prime count above 3, whose map is a strip of one column, and of parameters that may be kernels
-      or not, which are left out.
+      of each prime count above 3, whose map is a strip of one column, and of parameters that may be
+      kernels or not, which are left out.
 
     Raises:
       ValueError: for a kernel that lacks `neuron_axis`, that has no neurons, or whose neurons seem
