@@ -9,7 +9,7 @@ from lgnn_jax.analysis.activations import Region
 from lgnn_jax.atlas.plots.cells import border, heat_map, mosaic
 from lgnn_jax.atlas.plots.page import GAP, LEFT, OUTLINES, PAGE, Page, folded, styled
 from lgnn_jax.atlas.plots.panels import Panels
-from lgnn_jax.atlas.plots.ticks import axis_names, in_title
+from lgnn_jax.atlas.plots.ticks import axis_labels, in_title
 from lgnn_jax.atlas.view import View, part_around, whole
 from lgnn_jax.maps.shapes import Map
 
@@ -72,7 +72,7 @@ def _draw_classes(
         for region, colour in zip(regions, OUTLINES, strict=False):
             border(ax, region.neurons, view, colour, panels.line(view))
         if k % panels.columns == 0:
-            ax.set_ylabel(axis_names(view.map)[0])
+            ax.set_ylabel(axis_labels(view.map)[0])
     bar = page.bar(LEFT + panels.all_wide, 0.3, panels.all_high)
     page.figure.colorbar(image, cax=bar, label="activation before the ReLU")
 
@@ -95,7 +95,7 @@ def _draw_regions(
         what = f"{size} filters" if size > 1 else "one filter"
         ax.set_title(f"{what}\np = {region.p:.2g}", color=colour)
         if left == LEFT:
-            ax.set_ylabel(axis_names(part.map)[0])
+            ax.set_ylabel(axis_labels(part.map)[0])
         left += max(tile * part.width, 0.6) + GAP
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from lgnn_jax.analysis.filters import Magnitudes
 from lgnn_jax.atlas.plots.cells import mosaic
 from lgnn_jax.atlas.plots.page import GAP, LEFT, PAGE, Page, folded, styled
-from lgnn_jax.atlas.plots.ticks import axis_names, in_title
+from lgnn_jax.atlas.plots.ticks import axis_labels, in_title
 from lgnn_jax.atlas.view import whole
 from lgnn_jax.maps.shapes import Map
 
@@ -44,7 +44,7 @@ def first_filters(
         f"{layer}: filters on the {in_title(view.map)},\n"
         "each scaled by itself from its least weight to its largest",
     )
-    down, right = axis_names(view.map)
+    down, right = axis_labels(view.map)
     for i, (run, pictures) in enumerate(filters.items()):
         row, column = divmod(i, columns)
         left, top = LEFT + column * step, 0.3 + row * (height + 1.2)

@@ -10,7 +10,7 @@ from lgnn_jax.analysis.correlations import CorrelationMaps
 from lgnn_jax.atlas.plots.cells import border, heat_map, mosaic
 from lgnn_jax.atlas.plots.page import LEFT, PAGE, Page, colours, styled
 from lgnn_jax.atlas.plots.panels import Panels
-from lgnn_jax.atlas.plots.ticks import axis_names, in_title
+from lgnn_jax.atlas.plots.ticks import axis_labels, in_title
 from lgnn_jax.atlas.view import View, has_rows_and_columns, part_around, row_and_column, whole
 from lgnn_jax.maps.shapes import Map
 
@@ -77,7 +77,7 @@ def _heat_maps(
         ax.set_title(f"filter {_name(view.map, place)}{dead}", color=colour)
         border(ax, [place], view, colour, panels.line(view))
         if k % panels.columns == 0:
-            ax.set_ylabel(axis_names(view.map)[0])
+            ax.set_ylabel(axis_labels(view.map)[0])
     return image
 
 

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from lgnn_jax.atlas.plots.cells import mosaic
 from lgnn_jax.atlas.plots.page import PAGE, plain_figure, styled
-from lgnn_jax.atlas.plots.ticks import axis_names, in_title
+from lgnn_jax.atlas.plots.ticks import axis_labels, in_title
 from lgnn_jax.atlas.view import whole
 from lgnn_jax.maps.shapes import Map
 
@@ -31,5 +31,5 @@ def visualizations(
     )
     ax = figure.subplots()
     mosaic(ax, pictures[view.places], view)
-    ax.set_ylabel(axis_names(view.map)[0])
+    ax.set_ylabel(axis_labels(view.map)[0])
     return figure

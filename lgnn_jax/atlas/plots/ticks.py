@@ -13,7 +13,7 @@ from lgnn_jax.maps.sphere import Sphere
 _ROW = np.sqrt(0.75)  # from one row of hexagons to the next
 
 
-def axis_names(map: Map) -> tuple[str, str]:
+def axis_labels(map: Map) -> tuple[str, str]:
     """Returns what lies along a map's axes, down and to the right; "" for nothing."""
     if has_rows_and_columns(map):
         return "row", "column"
@@ -30,7 +30,7 @@ def in_title(map: Map) -> str:
 def set_ticks(ax: Axes, view: View) -> None:
     """Numbers rows, columns, places or slices, over again beyond a seam."""
     map = view.map
-    ax.set_xlabel(axis_names(map)[1])
+    ax.set_xlabel(axis_labels(map)[1])
     ax.tick_params(labelsize=7)
     if isinstance(map, Grid) and len(map.sides) < 3:
         if len(map.sides) == 1:
