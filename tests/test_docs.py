@@ -13,6 +13,7 @@ from lgnn_jax import analysis
 
 ROOT = Path(__file__).parents[1]
 TAGS = "a blockquote code div em h1 h2 h3 h6 input label li main p pre section span strong ul wbr"
+TAGS += " dl dt dd h5"  # of members that are inherited
 SECTIONS = {"Arguments", "Attributes", "Example", "Raises", "Reference", "Returns"}
 
 

@@ -1,4 +1,4 @@
-"""A figure of a map means little by itself: beside it stands the same figure for shuffled maps."""
+"""A statistic of a map means little by itself: beside it stands that of shuffled maps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,23 +8,23 @@ import numpy as np
 from lgnn_jax.maps.grid import as_map, som_dimensions
 from lgnn_jax.maps.shapes import Map
 
-# Figures are sums in various orders: those that differ by less, relative to the largest, are equal.
+# Statistics are sums in various orders: those that differ by less, relative to the largest, are equal.
 ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class AgainstShuffles:
-    """A figure of a map, and the same figure of maps with the neurons shuffled.
+    """A statistic of a map, and the same of maps with the neurons shuffled.
 
-    Order makes every figure in this package larger, never smaller.
+    Order makes every statistic in this package larger, never smaller.
 
     Attributes:
       value: of the map as it is.
       shuffled: float64 `(shuffles,)`.
 
     Example:
-      >>> figure = AgainstShuffles(2.0, np.array([0.0, 1.0, 2.0, 3.0]))
-      >>> figure.p, round(figure.z, 3)
+      >>> found = AgainstShuffles(2.0, np.array([0.0, 1.0, 2.0, 3.0]))
+      >>> found.p, round(found.z, 3)
       (0.6, 0.447)
     """
 
@@ -35,7 +35,7 @@ class AgainstShuffles:
     def z(self) -> float | None:
         """The value less the mean of the shuffled, in their (population's) standard deviations.
 
-        None where these are 0: figures that do not differ, of a map with nothing but dead neurons
+        None where these are 0: values that do not differ, of a map with nothing but dead neurons
         or of a single shuffle, are no measure.
         """
         deviation = self.shuffled.std()
@@ -45,9 +45,9 @@ class AgainstShuffles:
 
     @property
     def p(self) -> float:
-        """One-sided p-value: the chance of a figure this large on a map without order.
+        """One-sided p-value: the chance of a value this large on a map without order.
 
-        `(1 + number of shuffled >= value) / (1 + shuffles)`, which is never 0. Figures that differ
+        `(1 + number of shuffled >= value) / (1 + shuffles)`, which is never 0. Values that differ
         by rounding are equal.
 
         Reference:
@@ -87,8 +87,8 @@ def shuffled_maps(
 
 
 def against_shuffles(
-    figure: Callable[[np.ndarray], float], maps: Sequence[np.ndarray]
+    statistic: Callable[[np.ndarray], float], maps: Sequence[np.ndarray]
 ) -> AgainstShuffles:
-    """Returns `figure` of the neurons in their own order, beside that of each of `maps`."""
-    value = figure(np.arange(len(maps[0])))
-    return AgainstShuffles(float(value), np.array([figure(neurons) for neurons in maps]))
+    """Returns a statistic of the neurons in their own order, beside that of each of `maps`."""
+    value = statistic(np.arange(len(maps[0])))
+    return AgainstShuffles(float(value), np.array([statistic(neurons) for neurons in maps]))

@@ -1,4 +1,4 @@
-"""Is there order on a map? Figures of a layer, each beside the same figure for shuffled maps.
+"""Is there order on a map? Statistics of a layer, each beside the same of shuffled maps.
 
 Features are float `(neurons, features)`: the weights of a layer as `filter_features` returns them,
 or its activations `(images, neurons)`, transposed. Neuron `j` lies at place `j` of a map, which may
@@ -57,7 +57,7 @@ class DistanceCurve:
 
 @dataclass(frozen=True)
 class Topography:
-    """The figures of one layer on its map.
+    """The statistics of one layer on its map.
 
     Attributes:
       neighbours: see `neighbour_correlation`.
@@ -86,7 +86,7 @@ class Topography:
 def topography(
     features: np.ndarray, map: Map | tuple[int, int], *, shuffles: int = 200, seed: int = 0
 ) -> Topography:
-    """Returns all figures of a layer on its map, over the same shuffled maps.
+    """Returns all statistics of a layer on its map, over the same shuffled maps.
 
     A 3x3 kernel of 512 by 512 channels with 200 shuffles took 0.3 s on two x86-64 cores, and 0.8 s
     on the same beside other work (medians of 9).
@@ -147,8 +147,8 @@ def neighbour_correlation(
 
     Example:
       >>> stripes = np.stack([np.eye(4)[j // 4] for j in range(16)], axis=1)
-      >>> figure = neighbour_correlation(stripes, (4, 4))
-      >>> round(figure.value, 3), bool(figure.value > figure.shuffled.max())
+      >>> found = neighbour_correlation(stripes, (4, 4))
+      >>> round(found.value, 3), bool(found.value > found.shuffled.max())
       (0.333, True)
     """
     features, map = filter_features(kernel, neuron_axis=neuron_axis), as_map(map)

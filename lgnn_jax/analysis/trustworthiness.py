@@ -23,7 +23,7 @@ def trustworthiness(
     `1 - 2 / (N k (2N - 3k - 1)) * sum_i sum_j max(0, rank(i, j) - k)`, j running over the k neurons
     nearest to i on the map, and rank counting from 1, the neuron that
     correlates most with i. Neurons that tie for the last of the k places share these in equal
-    parts, and equal correlations share their ranks: the figure is the mean over all ways to break
+    parts, and equal correlations share their ranks: the result is the mean over all ways to break
     the ties, and so depends on no order of the neurons.
 
     Args:
