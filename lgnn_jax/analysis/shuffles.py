@@ -8,7 +8,8 @@ import numpy as np
 from lgnn_jax.maps.grid import as_map, som_dimensions
 from lgnn_jax.maps.shapes import Map
 
-# Statistics are sums in various orders: those that differ by less, relative to the largest, are equal.
+# Statistics are sums in various orders: where they differ by less than this share of the largest,
+# they are equal.
 ROUNDING = 1e-12
 
 

@@ -81,6 +81,9 @@ class Method:
           steps_per_epoch: updates in an epoch, at least 1.
           epochs: of the whole run, at least 1.
           neuron_axis: of the network's kernels.
+
+        Raises:
+          ValueError: if `own` returns no transformation.
         """
         found = []
         if self.filter is not None:
@@ -96,7 +99,12 @@ class Method:
             )
             found.append(low_pass)
         if self.own is not None:
-            found.append(self.own(table))
+            own = self.own(table)
+            if not hasattr(own, "update"):
+                raise ValueError(
+                    f"method must return an optax transformation, got {type(own).__name__}."
+                )
+            found.append(own)
         return found
 
 

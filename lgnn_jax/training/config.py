@@ -208,7 +208,7 @@ class Config:
     @property
     def is_annealed(self) -> bool:
         """Whether the width of the neighbourhood changes, so that a step depends on the epochs."""
-        found = self.method.filter
+        found = NAMED.get(self.variant, Method()).filter
         return found is not None and found.schedule != "constant"
 
     def without_sigma(self) -> "Config":

@@ -34,13 +34,13 @@ def check_run_dir(run_dir: Path, config: Config, *, resume: bool) -> None:
     if resume:
         old_config = load_config(run_dir)
         for name, old, new in difference(old_config, config):
-            longer = name == "epochs" and new > old and config.variant != "decreasing"
+            longer = name == "epochs" and new > old and not config.is_annealed
             if name in FREE or longer:
                 continue
             hint = ""
             if name == "epochs":
                 hint = " Epochs can be added, not taken away."
-                if config.variant == "decreasing":
+                if config.is_annealed:
                     hint = " Epochs can be added, but not where sigma decreases with their number."
             raise RunError(
                 f"cannot resume {run_dir} with another {name}: it was begun with {old!r}, "

@@ -80,6 +80,7 @@ def plan(config: Config, info: data.Info, network: Network | None = None) -> Pla
         axis = network.neuron_axis
         found = optimizer.build_table(config, shapes, neuron_axis=axis)
         maps = table.layer_maps(shapes, found, neuron_axis=axis)
+        config.method.transformations(found, steps_per_epoch=1, epochs=1, neuron_axis=axis)
     except ValueError as error:
         raise RunError(str(error)) from error
     paths = [table.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
@@ -91,12 +92,11 @@ def plan(config: Config, info: data.Info, network: Network | None = None) -> Pla
     # From wherever it stands, a window that wide sees the whole map and beyond each of its edges; a
     # window of a million would take minutes to compile.
     sides = [side for m in maps.values() if m is not None for side in getattr(m.map, "sides", ())]
-    longest = max(sides, default=1)
     size = config.som.kernel_size
-    if size is not None and size > 2 * longest + 1:
+    if sides and size is not None and size > 2 * max(sides) + 1:
         raise RunError(
-            f"som.kernel_size must be at most {2 * longest + 1}, twice the longest side of a map "
-            f"and 1, got {size}."
+            f"som.kernel_size must be at most {2 * max(sides) + 1}, twice the longest side of a "
+            f"map and 1, got {size}."
         )
     return Plan(network, shapes, maps, info.train_count // config.batch_size)
 
@@ -104,7 +104,13 @@ def plan(config: Config, info: data.Info, network: Network | None = None) -> Pla
 def _named_network(model: Model, num_classes: int) -> Network:
     """The network that a config names; of a file, the one that its function returns."""
     if own.is_file(model.name):
-        return own.load(model.name, "network")(num_classes)
+        found = own.load(model.name, "network")(num_classes)
+        if not hasattr(found, "neuron_axis"):
+            raise ValueError(
+                f"{model.name}: network must return a Network, such as LinenNetwork(module), got "
+                f"{type(found).__name__}."
+            )
+        return found
     return build_network(
         model.name,
         num_classes=num_classes,
