@@ -1,5 +1,6 @@
 """Figures of what was measured: the second step of an analysis, without runs and images."""
 
+import json
 import re
 from collections.abc import Iterable
 
@@ -15,6 +16,8 @@ from lgnn_jax.atlas import class_sets, plots
 from lgnn_jax.atlas.measured import Measured
 from lgnn_jax.atlas.numbers import places_of
 from lgnn_jax.atlas.shown import shown_regions
+from lgnn_jax.methods.method import Method
+from lgnn_jax.training.config import from_json
 
 SAFE = r"\w.+-"  # in names of files
 _LARGEST = 6  # classes of a set whose maps are shown
@@ -86,10 +89,12 @@ def _controls(measured: Measured) -> dict[str, dict[str, float]]:
 
 
 def _control(measured: Measured) -> str:
-    """The run whose filters are sorted after training: one without the filter, or the first."""
-    configs = {run: measured.numbers["runs"][run]["config"] for run in measured.runs}
-    without = (run for run, config in configs.items() if config["variant"] == "baseline")
-    return next(without, measured.runs[0])
+    """The run whose filters are sorted after training: one without a method, or the first."""
+    for run in measured.runs:
+        config = from_json(json.dumps(measured.numbers["runs"][run]["config"]))
+        if config.method == Method():
+            return run
+    return measured.runs[0]
 
 
 def _neighbours(measured: Measured, run: str, layer: str, which: str) -> float:

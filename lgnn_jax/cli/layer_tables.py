@@ -9,6 +9,7 @@ from rich.console import Console
 from lgnn_jax.cli.show import NONE, dimensions, make_table, say
 from lgnn_jax.experiments.sweep import measure
 from lgnn_jax.maps.parameters import path_name
+from lgnn_jax.methods.method import Method
 from lgnn_jax.training.config import Config
 from lgnn_jax.training.errors import RunError
 from lgnn_jax.training.session import Plan
@@ -20,7 +21,7 @@ def plan(console: Console, config: Config, plan: Plan, train_count: int) -> None
         ("parameter", "left"), ("shape", "right"), ("count", "right"), ("map", "right")
     )
     for path, leaf in jax.tree_util.tree_leaves_with_path(plan.shapes):
-        found = plan.maps.get(path_name(path)) if config.variant != "baseline" else None
+        found = plan.maps.get(path_name(path)) if config.method != Method() else None
         shape = "x".join(map(str, leaf.shape))
         table.add_row(path_name(path), shape, f"{leaf.size:,}", dimensions(found))
     console.print(table)
