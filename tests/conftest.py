@@ -24,7 +24,10 @@ import pytest
 from lgnn_jax.training.config import Config, Data, Model, Optimizer
 from lgnn_jax.training.data import Dataset
 
-collect_ignore_glob = ["**/conftest.py"]  # no doctests: another of this name is imported
+collect_ignore_glob = [
+    "conftest.py",
+    "*/conftest.py",
+]  # no doctests: another of this name is imported
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -51,11 +51,16 @@ def kind(path, leaf):
         return "bias"
     if leaf.ndim == 2:
         return "other"
-    if leaf.ndim == 3 and leaf.size == max(leaf.shape) > 1 and names[-1] != "kernel":
+    sides, ends = leaf.shape, (leaf.shape[:-2], leaf.shape[2:])
+    if names[-1] != "kernel" and leaf.size == max(sides) > 1 and (leaf.ndim == 3 or sides[-1] == 1):
         return "bias"  # one number a neuron, as a bias that is broadcast
+    if names[-1] not in ("kernel", "") and leaf.ndim == 3 and sides[0] == 1:
+        return "bias"  # the same for every image, as an embedding of positions
     if "conv" in names:
         return "convolution"
-    if {"attention", "dense", "embedding"} & set(names):
+    if leaf.ndim > 3 and any(len({*w}) == 1 and w[0] in range(3, 99, 2) for w in ends):
+        return "convolution"  # a window of 3x3, 5x5 or so
+    if {"attention", "dense"} & set(names) or ("embedding" in names and leaf.ndim == 3):
         return "other"
     return "convolution" if leaf.ndim > 3 else "unclear"
 

@@ -102,8 +102,10 @@ def som_table(
     Args:
       params: any tree of parameters; arrays or `jax.ShapeDtypeStruct`. Floating-point leaves of
         four or more dimensions count as convolution kernels, those of three if "conv" is in their
-        path; biases, scales, embeddings and the kernels of attention and dense layers, as far as
-        their names tell, do not. `lgnn_jax.explain` says it for each.
+        path. Biases, scales, embeddings and the kernels of attention and dense layers do not, as
+        far as their names tell; nor does what has one number a neuron, `(c_out, 1, 1)`, or, in
+        three dimensions, a first one of 1, unless it is named a kernel. `lgnn_jax.explain` says it
+        for each.
       neuron_axis: the axis of a kernel that counts its neurons: -1 for JAX's `(spatial..., c_in,
         c_out)`, 0 for `(c_out, c_in, spatial...)`.
       dense: whether to have dense layers, `(inputs, neurons)`, as well: each by its path.

@@ -147,4 +147,5 @@ class WideResNet(nn.Module):
                     writers, norms, readers = [f"{name}/shortcut"], [], []
                 found.append(Stream((f"{name}/conv1",), (f"{name}/bn2",), (f"{name}/conv2",)))
                 writers.append(f"{name}/conv2")
-        return [*found, Stream(tuple(writers), (*norms, "bn"), (*readers, "head"))]
+        found.append(Stream(tuple(writers), (*norms, "bn"), (*readers, "head")))
+        return sorted(found, key=lambda stream: "stem" not in stream.writers)

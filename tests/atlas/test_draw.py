@@ -62,7 +62,7 @@ def test_figures_show_the_runs_own_arrays(runs, tiny_dataset, tmp_path, monkeypa
         np.testing.assert_allclose(heat_map, by_class[1].reshape(8, 4), atol=1e-6)
 
     curve = topography(
-        filter_features(found[0].variables["params"]["conv5_2"]["kernel"]), (8, 4), shuffles=20
+        filter_features(found[0].params["conv5_2"]["kernel"]), (8, 4), shuffles=20
     ).by_distance
     band = drawn["conv5_2_distance"].axes[0].collections[0].get_paths()[0].vertices
     assert band[:, 1].max() == pytest.approx(
