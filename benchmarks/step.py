@@ -13,7 +13,6 @@ import dataclasses
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import flax
 import jax
@@ -22,8 +21,9 @@ import tyro
 from timing import alternate, environment, parse_case, ratio, report
 
 from lgnn_jax.maps.windows import gaussian_kernel
+from lgnn_jax.methods.method import NAMED
 from lgnn_jax.training import data
-from lgnn_jax.training.config import Data, Variant
+from lgnn_jax.training.config import Data
 from lgnn_jax.training.session import Session
 
 CHECKED_STEPS = 2  # the second loss tells whether the first update was the same
@@ -56,7 +56,7 @@ def main(arguments: Arguments) -> None:
         dataset = _noise(config.batch_size)
         calls = {
             variant: _ours(dataclasses.replace(config, variant=variant), dataset)
-            for variant in get_args(Variant)
+            for variant in NAMED
         }
         seconds = alternate(calls, arguments.repeats)
         row = [case, f"{np.median(seconds['baseline']) * 1e3:.0f} ms"]
