@@ -166,7 +166,9 @@ def lower_step(
     )
     sigma, rows = [], (len(devices), config.batch_size // len(devices))
     if steps is not None:
-        step = many_train_steps(step, make_draw(config, AXIS))
+        step = many_train_steps(
+            step, make_draw(config, AXIS), takes_sigma=config.method.filter is not None
+        )
         sigma, rows = [jax.ShapeDtypeStruct((), np.float32)], (steps, *rows)
     mapped = parallelize(
         step, devices, whole=4 + len(sigma), shares=1, axis=len(rows) - 2, donate=True

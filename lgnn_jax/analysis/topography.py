@@ -275,7 +275,7 @@ def _morans_i(
     products *= len(features) / squares
     first, second = pairs_within(map, reach).T
     if not len(first):
-        raise ValueError(f"reach must be such that places on map {map} are as near, got {reach}.")
+        raise ValueError(f"no two places on map {map} are within reach {reach}: take a larger one.")
     # W counts each pair twice, as does the sum that it divides.
     return against_shuffles(lambda j: products[j[first], j[second]].mean(), maps)
 

@@ -143,17 +143,24 @@ def _digest(numbers: Mapping[str, Any]) -> str:
 
 def _entry(map: Map) -> list[Any]:
     """A map for JSON: its shape and the values of its fields."""
-    return [type(map).__name__, dataclasses.asdict(map)]
+    return [_name_of(type(map)), dataclasses.asdict(map)]
 
 
 def _map(entry: list[Any]) -> Map:
-    """The map of an entry; raises ValueError for a shape that is not defined in this process."""
+    """The map of an entry; raises RunError for a shape that is not defined in this process."""
     shape, fields = entry
-    known = {cls.__name__: cls for cls in _subclasses(Map)}
+    known = {_name_of(cls): cls for cls in _subclasses(Map)}
     if shape not in known:
-        raise ValueError(f"a map is of the shape {shape}; known are {', '.join(sorted(known))}")
+        raise RunError(
+            f"a map is of the shape {shape}, which is not defined here: import the module that "
+            "defines it first."
+        )
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return known[shape](**fields)
+
+
+def _name_of(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _subclasses(cls: type) -> list[type]:

@@ -220,7 +220,7 @@ def _resorted(
     Layers that write to one stream of channels share their order.
     """
     found: dict[str, Topography] = {}
-    for stream in t.network.streams(t.params):
+    for stream in t.network.streams(t.plan.image_shape):
         progress(f"{t.name}: sorting anew", len(found), len(maps))
         layers = [layer for layer in stream.writers if layer in maps]
         if not layers:

@@ -52,5 +52,5 @@ class Measured:
 
 
 def array_name(run: int, layer: str, what: str) -> str:
-    """Returns the name of an array of the so-manieth run, from 0, as in "0/conv5_2/means"."""
+    """Returns the name of an array of run number `run`, from 0, as in "0/conv5_2/means"."""
     return f"{run}/{layer}/{what}"

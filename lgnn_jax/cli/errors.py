@@ -14,7 +14,7 @@ class UsageError(Exception):
 
 
 class ParseError(UsageError):
-    """A command with flags or values that are none."""
+    """A command with invalid flags or values."""
 
 
 def end(error: BaseException, argv: list[str]) -> NoReturn:

@@ -32,7 +32,6 @@ def run(command: Sweep, line: str) -> None:
     layers = command.layers or (base.som.layers,)
     windows = command.windows or ((base.som.kernel_size, base.som.sigma),)
     try:
-        configs = to_compare(base, command.variants, layers, windows)
         folders = {}
         for size, sigma in windows:
             (folder,) = to_compare(base, ("constant",), layers[:1], [(size, sigma)])
@@ -42,6 +41,7 @@ def run(command: Sweep, line: str) -> None:
                     "leave one out."
                 )
             folders[folder] = f"{size} {sigma}"
+        configs = to_compare(base, command.variants, layers, windows)
         for seed in command.seeds:
             dataclasses.replace(base, seed=seed)
     except ValueError as error:
@@ -82,11 +82,16 @@ def to_compare(
       ['baseline', 'constant', 'constant-5x5-sigma1']
     """
     found = {}
+
+    def add(name, setting):
+        if found.setdefault(name, setting) != setting:
+            raise ValueError(f"two settings would be kept as {name!r}: rename a file.")
+
     own = config.som.kernel_size, config.som.sigma
     for variant in variants:
         named = dataclasses.replace(config, variant=variant)
         if named.method.filter is None:
-            found[Path(variant).stem] = named
+            add(Path(variant).stem, named)
             continue
         for which in layers:
             for size, sigma in windows:
@@ -94,7 +99,8 @@ def to_compare(
                 if config.model.name.startswith("wrn"):
                     name.append(which)
                 if (size, sigma) != own:
-                    name.append(f"{size}x{size}-sigma{sigma:g}")
+                    window = f"{size}x{size}" if size else "whole"
+                    name.append(f"{window}-sigma{sigma:g}")
                 som = dataclasses.replace(config.som, layers=which, kernel_size=size, sigma=sigma)
-                found["-".join(name)] = dataclasses.replace(named, som=som)
+                add("-".join(name), dataclasses.replace(named, som=som))
     return found

@@ -107,8 +107,8 @@ def grid(*sides: int, wrap: bool | tuple[bool, ...] = False) -> Grid:
         sides it is a torus.
 
     Raises:
-      ValueError: for another number of sides, a side below 1, or as many flags as there are no
-        sides.
+      ValueError: for another number of sides, a side below 1, or a number of flags that is neither
+        one nor that of the sides.
 
     Example:
       >>> m = grid(8, 4, wrap=True)
@@ -119,7 +119,9 @@ def grid(*sides: int, wrap: bool | tuple[bool, ...] = False) -> Grid:
         sides = tuple(operator.index(side) for side in sides)
     except TypeError:
         raise ValueError(f"sides must be whole numbers, got {_joined(sides)}.") from None
-    flags = (wrap,) * len(sides) if isinstance(wrap, (bool, np.bool_)) else tuple(wrap)
+    flags = wrap if isinstance(wrap, (tuple, list)) else (wrap,) * len(sides)
+    if not all(isinstance(flag, (bool, np.bool_)) for flag in flags):
+        raise ValueError(f"wrap must be a bool, or one for each side, got {wrap!r:.80}.")
     return Grid(sides, tuple(bool(flag) for flag in flags))
 
 

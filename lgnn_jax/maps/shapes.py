@@ -90,8 +90,7 @@ class Map(abc.ABC):
 
         Symmetric, positive semidefinite, and its rows add up to 0. In map units: what spreads by
         `exp(-t * laplacian)` has the variance `2 t` along each dimension, as long as it is far from
-        an edge. Places weigh by a Gaussian of their distance, which no direction is preferred by,
-        however they lie.
+        an edge. The weights are a Gaussian of distance, so that no direction is preferred.
 
         Reference:
           Belkin and Niyogi, "Laplacian eigenmaps for dimensionality reduction and data
@@ -100,7 +99,8 @@ class Map(abc.ABC):
         squares = np.square(self.distances())
         weights = np.exp(-squares / (2 * _WIDTH**2))
         np.fill_diagonal(weights, 0)
-        spread = np.median((weights * squares).sum(axis=1)) / self.dimensions
+        # Places at an edge have fewer around them, and may be most of a map: they do not count.
+        spread = np.quantile((weights * squares).sum(axis=1), 0.9) / self.dimensions
         return graph_laplacian(weights * (2 / spread) if spread else weights)
 
     @property
@@ -148,7 +148,7 @@ def pairs_within(map: Map, reach: float) -> np.ndarray:
 
 
 def nearest(map: Map, k: int) -> np.ndarray:
-    """Returns which part of `k` places each place gives to each other, float64 `(places, places)`.
+    """Returns the `k` nearest places of each, float64 `(places, places)`.
 
     1 to those that are among its `k` nearest, 0 to others; those that tie for the last of the `k`
     share what is left in equal parts.

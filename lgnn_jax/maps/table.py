@@ -50,6 +50,10 @@ class LayerMap:
                 f"map must be a map, such as lgnn_jax.grid(8, 8), got {one_line(self.map):.80}."
             )
         try:
+            hash(self.map)
+        except TypeError as error:
+            raise ValueError(f"a map must be hashable: {error}; tuples can be hashed.") from None
+        try:
             axis = self.neuron_axis
             several = isinstance(axis, (tuple, list))
             axis = tuple(map(operator.index, axis)) if several else operator.index(axis)
@@ -262,8 +266,8 @@ def warn_of_unmatched(params: Any, table: SomTable, *, neuron_axis: int = -1) ->
             )
         elif table[key] is not None and named and not any(_means(key, p) for p in named):
             warnings.warn(
-                f"som_table key {key!r} means nothing: what is no kernel, such as {named[0].path}, "
-                "has to be named by its whole path.",
+                f"som_table key {key!r} matches biases and the like alone, such as "
+                f"{named[0].path}: they are filtered only where a key matches the whole path.",
                 stacklevel=4,
             )
     if any(p.kind != "bias" for p in found) and not layer_maps(

@@ -1,6 +1,6 @@
 """How far a neuron reaches on its map: the eta of equations (2) and (3) of the paper."""
 
-from functools import lru_cache
+import functools
 from typing import Any
 
 import jax
@@ -63,7 +63,7 @@ def heat_kernel(
 ) -> jax.Array:
     """Returns the neighbourhood that reaches over a whole map, of any shape.
 
-    `exp(-sigma^2 L / 2)`, L the map's Laplacian: what the heat of one place comes to at the others.
+    `exp(-sigma^2 L / 2)`, L the map's Laplacian: how heat that starts at one place spreads.
     Symmetric, and its rows add up to 1, so that a gradient's mean is kept.
 
     Args:
@@ -88,24 +88,24 @@ def heat_kernel(
       [0.468 0.216 0.1   0.216]
     """
     check_sigma(sigma)
-    with np.errstate(over="ignore"):
-        width = jnp.asarray(sigma, dtype)
+    with np.errstate(over="ignore"):  # infinite is as good as beyond the type
+        return _heat(map, jnp.asarray(sigma, dtype), dtype)
+
+
+def _heat(map: Map, width: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     if isinstance(map, Grid) and len(map.sides) > 1:
         # Of the sides, as the Laplacian of a grid is a sum over them.
-        kernel = jnp.ones((1, 1), dtype)
-        for side, wraps in zip(map.sides, map.wrap, strict=True):
-            kernel = jnp.kron(kernel, heat_kernel(Grid((side,), (wraps,)), width, dtype))
-        return kernel
+        lines = [Grid((n,), (wraps,)) for n, wraps in zip(map.sides, map.wrap, strict=True)]
+        return functools.reduce(jnp.kron, [_heat(line, width, dtype) for line in lines])
     values, vectors = (x.astype(dtype) for x in _spectrum(map))
     # The exponent of an infinite width times 0, the eigenvalue of the mean, would be no number.
     exponents = jnp.where(values == 0, 0, -0.5 * jnp.square(width) * values)
-    kernel = jnp.matmul(
+    return jnp.matmul(
         vectors * jnp.exp(exponents)[None], vectors.T, precision=jax.lax.Precision.HIGHEST
     )
-    return kernel
 
 
-@lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=32)
 def _spectrum(map: Map) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues of a map's Laplacian, ascending, and its eigenvectors as columns; float64."""
     values, vectors = np.linalg.eigh(map.laplacian())

@@ -72,7 +72,7 @@ class Method:
     own: Callable[[SomTable], optax.GradientTransformation] | None = None
 
     def transformations(
-        self, table: SomTable, *, steps_per_epoch: int, epochs: int, neuron_axis: int = -1
+        self, table: SomTable, *, steps_per_epoch: int, epochs: int
     ) -> list[optax.GradientTransformation]:
         """Returns what comes first in an optax chain, before weight decay and momentum.
 
@@ -80,7 +80,6 @@ class Method:
           table: see `lgnn_jax.transform`.
           steps_per_epoch: updates in an epoch, at least 1.
           epochs: of the whole run, at least 1.
-          neuron_axis: of the network's kernels.
 
         Raises:
           ValueError: if `own` returns no transformation.
@@ -94,7 +93,6 @@ class Method:
                 kernel_size=self.filter.kernel_size,
                 padding=self.filter.padding,
                 method=self.filter.form,
-                neuron_axis=neuron_axis,
                 floor=self.filter.floor,
             )
             found.append(low_pass)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from lgnn_jax.maps.parameters import path_name
-from lgnn_jax.models.network import Output, Stream, alone, kernels
+from lgnn_jax.models.network import Output, Stream, alone, in_order, kernels
 
 _BATCH = "batch"
 
@@ -57,10 +57,9 @@ class EquinoxNetwork:
         activations: bool = False,
     ) -> Output:
         """See `Network`; raises ValueError for activations that there is no function for."""
-        module, empty = eqx.filter_eval_shape(self._made, jax.random.key(0))
-        inexact, rest = eqx.partition(
-            module, lambda leaf: hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
-        )
+        # Made anew: what of it is replaced here, a compiled program never computes.
+        module, empty = self._made(jax.random.key(0))
+        inexact, rest = eqx.partition(module, eqx.is_inexact_array)
         module = eqx.combine(_like(inexact, params), rest)
         module = eqx.nn.inference_mode(module, value=not train)
         images = x.transpose(0, 3, 1, 2)
@@ -86,17 +85,28 @@ class EquinoxNetwork:
             named = jax.vmap(lambda image: self.activations(module, image))(images)
         return Output(logits.astype(jnp.float32), state, named)
 
-    def layers(self, params: Any) -> dict[str, str]:
-        """See `Network`."""
-        return kernels(params)
+    def layers(self, image_shape: tuple[int, ...]) -> dict[str, str]:
+        """See `Network`; in the order of the module's fields."""
+        del image_shape
+        module, _ = eqx.filter_eval_shape(self._made, jax.random.key(0))
+        leaves = jax.tree_util.tree_leaves_with_path(module)
+        paths = [path_name(path) for path, leaf in leaves if hasattr(leaf, "shape")]
+        found = kernels(_nested(eqx.filter(module, _is_inexact)))
+        order = [part for path in paths for part in (path.rpartition("/")[0], path)]
+        return in_order(found, order)
 
-    def streams(self, params: Any) -> list[Stream]:
+    def streams(self, image_shape: tuple[int, ...]) -> list[Stream]:
         """See `Network`; every layer is taken to have an order of its own."""
-        return alone(kernels(params))
+        return alone(self.layers(image_shape))
 
     def _made(self, key: jax.Array) -> tuple[Any, Any]:
         made = self.make(key)
         return made if isinstance(made, tuple) else (made, None)
+
+
+def _is_inexact(leaf: Any) -> bool:
+    """Of arrays that are shapes alone, too."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def _over_batch(call, images, options, out_axes=0):

@@ -8,10 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lgnn_jax.models.network import Output, Stream, alone, kernels
+from lgnn_jax.models.network import Output, Stream, alone, in_order, kernels
 
 # What a module may call its argument for training, and what it is then.
-_TRAINING = {"train": True, "training": True, "is_training": True, "deterministic": False}
+_TRAINING = {
+    "train": True, "training": True, "is_training": True, "deterministic": False, "inference": False
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,9 @@ class LinenNetwork:
     """A `flax.linen` module as a `Network`.
 
     The module is called with images `(batch, height, width, channels)` and returns logits. Of the
-    arguments `train`, `training`, `is_training` and `deterministic` it is given those that it has;
-    `activations=True` where it takes that, and then returns logits and activations by layer. Where
-    it does not, activations are the outputs of the submodules that have a kernel.
+    arguments `train`, `training`, `is_training`, `deterministic` and `inference` it is given those
+    that it has; `activations=True` where it takes that, and then returns logits and activations by
+    layer. Where it does not, activations are the outputs of the submodules that have a kernel.
 
     Attributes:
       module: a module with parameters and, if any, batch statistics; no other variables.
@@ -29,7 +31,7 @@ class LinenNetwork:
       neuron_axis: of its kernels.
 
     Example:
-      >>> network = LinenNetwork(nn.Sequential([nn.Conv(16, (3, 3)), lambda x: x.mean((1, 2))]))
+      >>> network = LinenNetwork(nn.Sequential((nn.Conv(16, (3, 3)), lambda x: x.mean((1, 2)))))
       >>> params, state = network.init(jax.random.key(0), (8, 8, 3))
       >>> network.apply(params, state, jnp.zeros((2, 8, 8, 3))).logits.shape, state
       ((2, 16), {})
@@ -38,6 +40,16 @@ class LinenNetwork:
     module: nn.Module
     synced: bool = False
     neuron_axis: int = -1
+
+    def __post_init__(self):
+        """Raises ValueError for a module that cannot be hashed, as programs are kept by it."""
+        try:
+            hash(self.module)
+        except TypeError as error:
+            raise ValueError(
+                f"{type(self.module).__name__} must be hashable: tuples instead of lists in its "
+                f"fields ({error})."
+            ) from None
 
     def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
         """See `Network`; raises ValueError for variables that are neither."""
@@ -84,18 +96,26 @@ class LinenNetwork:
             named = _outputs(updated["intermediates"], kernels(params))
         return Output(logits.astype(jnp.float32), updated.get("batch_stats", state), named)
 
-    def layers(self, params: Any) -> dict[str, str]:
-        """See `Network`; in the order of the streams, if the module knows them."""
+    def layers(self, image_shape: tuple[int, ...]) -> dict[str, str]:
+        """See `Network`: those of the streams, or all in the order in which they are called."""
+        called = []
+
+        def note(call, args, kwargs, context):
+            called.append("/".join(context.module.path))
+            return call(*args, **kwargs)
+
+        with nn.intercept_methods(note):
+            params, _ = jax.eval_shape(lambda key: self.init(key, image_shape), jax.random.key(0))
         found = kernels(params)
         if not hasattr(self.module, "streams"):
-            return found
-        return {layer: found[layer] for stream in self.streams(params) for layer in stream.writers}
+            return in_order(found, called)
+        return {layer: found[layer] for stream in self.module.streams() for layer in stream.writers}
 
-    def streams(self, params: Any) -> list[Stream]:
+    def streams(self, image_shape: tuple[int, ...]) -> list[Stream]:
         """See `Network`; those of the module's own `streams()`, if it has that."""
         if hasattr(self.module, "streams"):
             return self.module.streams()
-        return alone(kernels(params))
+        return alone(self.layers(image_shape))
 
     def _arguments(self) -> set[str]:
         return set(inspect.signature(type(self.module).__call__).parameters)

@@ -1,5 +1,6 @@
 """The seam between a network, of whatever framework, and those that train it or look at it."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -77,25 +78,39 @@ class Network(Protocol):
           activations: whether to return those by layer.
         """
 
-    def layers(self, params: Any) -> dict[str, str]:
-        """Returns the path of each layer's kernel by the layer's name, from images to logits."""
+    def layers(self, image_shape: tuple[int, ...]) -> dict[str, str]:
+        """Returns the path of each layer's kernel by the layer's name, from images to logits.
 
-    def streams(self, params: Any) -> list[Stream]:
+        The names are those of `Output.activations`.
+        """
+
+    def streams(self, image_shape: tuple[int, ...]) -> list[Stream]:
         """Returns which layers share an order of channels, from images to logits."""
 
 
 def kernels(params: Any) -> dict[str, str]:
-    """Returns the path of each kernel by its layer, which is the path less its last part.
+    """Returns the path of each kernel by its layer, in the order of the tree.
 
-    Kernels are parameters of two axes or more that are not biases, by `lgnn_jax.explain`.
+    Kernels are parameters of two axes or more that are not biases, by `lgnn_jax.explain`. A layer
+    is named by the path of its kernel less the last part, or by the whole path if it has several.
 
     Example:
       >>> import numpy as np
       >>> kernels({"conv": {"kernel": np.zeros((3, 3, 1, 4)), "bias": np.zeros(4)}})
       {'conv': 'conv/kernel'}
     """
-    found = [p.path for p in parameters(params) if p.kind != "bias"]
-    return {path.rpartition("/")[0] or path: path for path in found}
+    paths = [p.path for p in parameters(params) if p.kind != "bias"]
+    layers = [path.rpartition("/")[0] for path in paths]
+    return {
+        layer if layer and layers.count(layer) == 1 else path: path
+        for layer, path in zip(layers, paths, strict=True)
+    }
+
+
+def in_order(found: dict[str, str], order: Sequence[str]) -> dict[str, str]:
+    """Returns layers in the order in which `order` names them; those that it lacks come last."""
+    places = {name: i for i, name in reversed(list(enumerate(order)))}
+    return {x: found[x] for x in sorted(found, key=lambda x: places.get(x, len(order)))}
 
 
 def at_path(params: Any, path: str) -> Any:

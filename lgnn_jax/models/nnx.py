@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lgnn_jax.models.network import Output, Stream, alone, kernels
+from lgnn_jax.maps.parameters import path_name
+from lgnn_jax.models.network import Output, Stream, alone, in_order, kernels
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class NnxNetwork:
     Example:
       >>> network = NnxNetwork(lambda rngs: nnx.Conv(3, 16, (3, 3), rngs=rngs))
       >>> params, state = network.init(jax.random.key(0), (8, 8, 3))
-      >>> sorted(params), network.layers({"conv": params})
-      (['bias', 'kernel'], {'conv': 'conv/kernel'})
+      >>> sorted(params), network.layers((8, 8, 3))
+      (['bias', 'kernel'], {'kernel': 'kernel'})
     """
 
     make: Callable[[nnx.Rngs], nnx.Module]
@@ -38,9 +39,16 @@ class NnxNetwork:
     neuron_axis: int = -1
 
     def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
-        """See `Network`."""
+        """See `Network`; raises ValueError for variables that no trainer can keep."""
         del image_shape  # a module knows its own
-        return self._split(self.make(nnx.Rngs(key)))
+        module = self.make(nnx.Rngs(key))
+        others = nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.BatchStat, nnx.RngState)))
+        if leaves := jax.tree_util.tree_leaves_with_path(others):
+            raise ValueError(
+                f"{type(module).__name__} has {path_name(leaves[0][0])}, which is neither a "
+                "nnx.Param nor a nnx.BatchStat: a network may have these alone."
+            )
+        return self._split(module)
 
     def apply(
         self,
@@ -53,8 +61,8 @@ class NnxNetwork:
         activations: bool = False,
     ) -> Output:
         """See `Network`; raises ValueError for activations that there is no function for."""
-        # Made anew under the trace, so that no array of it is ever computed.
-        module = nnx.eval_shape(lambda: self.make(nnx.Rngs(0)))
+        # Made anew: what of it is replaced here, a compiled program never computes.
+        module = self.make(nnx.Rngs(0))
         for kind, values in ((nnx.Param, params), (nnx.BatchStat, state)):
             found = nnx.state(module, kind)
             nnx.replace_by_pure_dict(found, nnx.restore_int_paths(values))
@@ -76,13 +84,21 @@ class NnxNetwork:
         state = self._split(module)[1] if train else state
         return Output(logits.astype(jnp.float32), state, named)
 
-    def layers(self, params: Any) -> dict[str, str]:
-        """See `Network`."""
-        return kernels(params)
+    def layers(self, image_shape: tuple[int, ...]) -> dict[str, str]:
+        """See `Network`; in the order in which the module's attributes were set."""
+        del image_shape
+        order = []
 
-    def streams(self, params: Any) -> list[Stream]:
+        def make():
+            module = self.make(nnx.Rngs(0))
+            order.extend(_attributes(module))  # a module that passed a trace has lost it
+            return self._split(module)[0]
+
+        return in_order(kernels(jax.eval_shape(make)), order)
+
+    def streams(self, image_shape: tuple[int, ...]) -> list[Stream]:
         """See `Network`; every layer is taken to have an order of its own."""
-        return alone(kernels(params))
+        return alone(self.layers(image_shape))
 
     def _split(self, module: nnx.Module) -> tuple[Any, Any]:
         """Parameters and batch statistics as nested dicts, with names throughout."""
@@ -98,12 +114,28 @@ def _named(tree: Any) -> Any:
     return {str(key): _named(value) for key, value in tree.items()}
 
 
+def _attributes(module: Any, path: str = "") -> list[str]:
+    """The paths of a module's parts, in the order in which they were set."""
+    if isinstance(module, nnx.Module):
+        items = [(k, v) for k, v in vars(module).items() if not k.startswith("_")]
+        if isinstance(module, nnx.List):
+            items = list(enumerate(module))
+    else:
+        items = []
+    found = [path] if path else []
+    for name, part in items:
+        found += _attributes(part, f"{path}/{name}" if path else str(name))
+    return found
+
+
 def _reseed(module: nnx.Module, rng: jax.Array) -> None:
     """Gives each stream of random numbers of a module a key of its own, to begin with."""
     streams = nnx.state(module, nnx.RngState)
     leaves, structure = jax.tree.flatten(streams)
     fresh = [
-        jax.random.fold_in(rng, i)
+        jax.random.split(jax.random.fold_in(rng, i), leaf.shape)
+        if leaf.shape and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        else jax.random.fold_in(rng, i)
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         else jnp.zeros(leaf.shape, leaf.dtype)
         for i, leaf in enumerate(leaves)

@@ -206,6 +206,11 @@ class Config:
         return dataclasses.replace(found, filter=window)
 
     @property
+    def own_files(self) -> list[str]:
+        """The Python files that it names: of the method, the network and the shape of maps."""
+        return [x for x in (self.variant, self.model.name, self.som.map) if own.is_file(x)]
+
+    @property
     def is_annealed(self) -> bool:
         """Whether the width of the neighbourhood changes, so that a step depends on the epochs."""
         found = NAMED.get(self.variant, Method()).filter

@@ -8,6 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from lgnn_jax.maps.table import path_name
+from lgnn_jax.models.network import at_path
 from lgnn_jax.training.checkpoint import Checkpoints
 from lgnn_jax.training.errors import RunError
 from lgnn_jax.training.log import Log
@@ -118,7 +119,8 @@ class _Recorder:
         self._record(step, "test", metrics, len(self._session.dataset.test_images) / seconds)
         plan = self._session.plan
         first, path = next(iter(plan.layers.items()))
-        if found := plan.maps.get(path):
+        found, shape = plan.maps.get(path), at_path(plan.shapes, path).shape
+        if found and len(shape) == 4:  # height, width, colours and neurons: pictures
             self._log.filters(
                 step, found.map, lambda: jax.device_get(plan.weights(state.params, first))
             )

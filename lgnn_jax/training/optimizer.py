@@ -1,6 +1,7 @@
 """The optimiser of a run: its method -> weight decay -> momentum -> piecewise schedule."""
 
 import functools
+import re
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import optax
 from lgnn_jax.maps import hexagonal, sphere
 from lgnn_jax.maps.grid import grid, line, ring, som_dimensions
 from lgnn_jax.maps.shapes import Map
-from lgnn_jax.maps.table import SomTable, som_table
+from lgnn_jax.maps.table import SomTable, layer_maps, som_table
 from lgnn_jax.methods.schedules import piecewise_schedule
 from lgnn_jax.models.wide_resnet import SOM_EXCEPTIONS
 from lgnn_jax.training import own
@@ -31,12 +32,15 @@ def build_optimizer(
       Filter -> weight decay on all parameters -> momentum -> learning rate: the order in which
       PyTorch's SGD sees a filtered gradient.
     """
+    maps = layer_maps(
+        params, build_table(config, params, neuron_axis=neuron_axis), neuron_axis=neuron_axis
+    )
     return optax.chain(
         *config.method.transformations(
-            build_table(config, params, neuron_axis=neuron_axis),
+            # By path and with their axes: what reads it needs to know nothing of the network.
+            {f"^{re.escape(path)}$": found for path, found in maps.items()},
             steps_per_epoch=steps_per_epoch,
             epochs=config.epochs,
-            neuron_axis=neuron_axis,
         ),
         optax.add_decayed_weights(config.optimizer.weight_decay),
         optax.sgd(learning_rate(config, steps_per_epoch), momentum=config.optimizer.momentum),
@@ -58,7 +62,10 @@ def build_table(config: Config, params: Any, *, neuron_axis: int = -1) -> SomTab
 def _shape(name: str, wrap: bool, count: int) -> Map:
     """The map of a layer of so many neurons."""
     if own.is_file(name):
-        return own.load(name, "map")(count)
+        found = own.load(name, "map")(count)
+        if not isinstance(found, Map):
+            raise ValueError(f"{name}: map must return a Map, got {type(found).__name__}.")
+        return found
     m, n = som_dimensions(count)
     shapes = {
         "grid": lambda: grid(m, n, wrap=wrap),

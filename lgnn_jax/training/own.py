@@ -1,6 +1,7 @@
 """What a config names and the library does not have: a function in a Python file of one's own."""
 
 import functools
+import hashlib
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,12 @@ from typing import Any
 def is_file(name: str) -> bool:
     """Returns whether a config's field names a Python file."""
     return name.endswith(".py")
+
+
+def digest(file: str) -> str:
+    """Returns the SHA-256 of a file, or "missing"."""
+    path = Path(file)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
 
 
 @functools.cache

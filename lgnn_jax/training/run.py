@@ -18,7 +18,14 @@ from lgnn_jax.training.config import Config, to_json
 from lgnn_jax.training.errors import RunError
 from lgnn_jax.training.files import replace_text
 from lgnn_jax.training.log import Log
-from lgnn_jax.training.run_dir import CONFIG, METRICS, SUMMARY, check_run_dir, locked
+from lgnn_jax.training.run_dir import (
+    CONFIG,
+    METRICS,
+    SUMMARY,
+    check_run_dir,
+    keep_own_files,
+    locked,
+)
 from lgnn_jax.training.session import Plan, Session, tree_sha256
 from lgnn_jax.training.signals import held_back
 from lgnn_jax.training.steps import TrainState
@@ -65,6 +72,7 @@ def run(
         with locked(run_dir):
             check_run_dir(run_dir, config, resume=resume)  # what another one did until now
             replace_text(run_dir / CONFIG, to_json(config))
+            keep_own_files(run_dir, config)
             summary, state = _train(session, run_dir, log)
             replace_text(run_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -9,11 +10,14 @@ from pathlib import Path
 
 import filelock
 
+from lgnn_jax.training import own
 from lgnn_jax.training.config import Config, difference, from_json
 from lgnn_jax.training.errors import RunError
+from lgnn_jax.training.files import replace_text
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 CHECKPOINTS = "checkpoints"
+_OWN = "own_files.json"  # digests of the user's files that the config names
 _LOCK = ".lock"
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 # What a resumed run may have otherwise than it was begun: nothing of it changes a step.
@@ -33,6 +37,7 @@ def check_run_dir(run_dir: Path, config: Config, *, resume: bool) -> None:
     """
     if resume:
         old_config = load_config(run_dir)
+        check_own_files(run_dir, config)
         for name, old, new in difference(old_config, config):
             longer = name == "epochs" and new > old and not config.is_annealed
             if name in FREE or longer:
@@ -79,6 +84,29 @@ def load_config(run_dir: Path) -> Config:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
+
+
+def keep_own_files(run_dir: Path, config: Config) -> None:
+    """Writes down what the user's files were that a run begins with, if it names any."""
+    if config.own_files and not (run_dir / _OWN).exists():
+        digests = {file: own.digest(file) for file in config.own_files}
+        replace_text(run_dir / _OWN, json.dumps(digests, indent=1) + "\n")
+
+
+def check_own_files(run_dir: Path, config: Config) -> None:
+    """Raises RunError if a file that a run names was changed since it began, before it is run."""
+    if not config.own_files or not (run_dir / _OWN).exists():
+        return
+    try:
+        digests = dict(json.loads((run_dir / _OWN).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{run_dir / _OWN} is damaged: {error}.") from None
+    for file in config.own_files:
+        if digests.get(file) != own.digest(file):
+            raise RunError(
+                f"{file} is not the file that the run in {run_dir} began with: bring that back, or "
+                "begin another run."
+            )
 
 
 @contextlib.contextmanager

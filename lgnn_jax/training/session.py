@@ -32,14 +32,11 @@ class Plan(NamedTuple):
     """What a config comes to, before any memory or time is spent."""
 
     network: Network
+    image_shape: tuple[int, int, int]
+    layers: dict[str, str]  # path of each layer's kernel by the layer's name, images to logits
     shapes: Any  # the parameters, as jax.ShapeDtypeStruct
     maps: dict[str, table.LayerMap | None]  # by parameter path
-    steps_per_epoch: int  # the images of a last, incomplete batch rest
-
-    @property
-    def layers(self) -> dict[str, str]:
-        """The path of each layer's kernel by the layer's name, from images to logits."""
-        return self.network.layers(self.shapes)
+    steps_per_epoch: int  # a last, incomplete batch is left out
 
     def weights(self, params: Any, layer: str) -> jax.Array:
         """Returns the kernel of a layer, with its neurons on the last axis."""
@@ -80,7 +77,6 @@ def plan(config: Config, info: data.Info, network: Network | None = None) -> Pla
         axis = network.neuron_axis
         found = optimizer.build_table(config, shapes, neuron_axis=axis)
         maps = table.layer_maps(shapes, found, neuron_axis=axis)
-        config.method.transformations(found, steps_per_epoch=1, epochs=1, neuron_axis=axis)
     except ValueError as error:
         raise RunError(str(error)) from error
     paths = [table.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
@@ -98,9 +94,13 @@ def plan(config: Config, info: data.Info, network: Network | None = None) -> Pla
             f"som.kernel_size must be at most {2 * max(sides) + 1}, twice the longest side of a "
             f"map and 1, got {size}."
         )
-    return Plan(network, shapes, maps, info.train_count // config.batch_size)
+    layers = network.layers(info.image_shape)
+    return Plan(
+        network, info.image_shape, layers, shapes, maps, info.train_count // config.batch_size
+    )
 
 
+@functools.cache  # programs are kept by their network: the same object, each time
 def _named_network(model: Model, num_classes: int) -> Network:
     """The network that a config names; of a file, the one that its function returns."""
     if own.is_file(model.name):
@@ -171,6 +171,12 @@ class Session:
         """
         devices = jax.devices() if devices is None else devices
         self.plan = plan(config, dataset.info, network)
+        try:
+            optimizer.build_optimizer(
+                config, self.plan.shapes, 1, neuron_axis=self.plan.network.neuron_axis
+            )
+        except ValueError as error:  # of a method in a user's file
+            raise RunError(str(error)) from error
         if config.batch_size % len(devices):
             raise RunError(
                 f"batch_size {config.batch_size} is not divisible by the {len(devices)} devices: "
@@ -360,8 +366,11 @@ def _programs(
         _programs.cache_clear()
         jax.clear_caches()
     config = from_json(text)
-    network, shapes, _, steps_per_epoch = plan(config, info, network)
-    tx = optimizer.build_optimizer(config, shapes, steps_per_epoch, neuron_axis=network.neuron_axis)
+    planned = plan(config, info, network)
+    network, steps_per_epoch = planned.network, planned.steps_per_epoch
+    tx = optimizer.build_optimizer(
+        config, planned.shapes, steps_per_epoch, neuron_axis=network.neuron_axis
+    )
     train, evaluate = make_parallel_steps(
         network,
         tx,

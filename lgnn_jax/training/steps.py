@@ -257,7 +257,7 @@ def make_eval_step(
 
 
 def many_train_steps(
-    step: Callable, draw: Callable[..., Drawn]
+    step: Callable, draw: Callable[..., Drawn], *, takes_sigma: bool
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns `(state, images, labels, seed, sigma, rows) -> (state, metrics)`, of many steps.
 
@@ -269,12 +269,15 @@ def many_train_steps(
       step: see `make_train_step`.
       draw: see `make_draw`. It draws for all steps at once: for each by itself it would take as
         many kernels as two layers.
+      takes_sigma: whether `sigma` is handed to the optimiser. Without a filter of ours there must
+        be none: a user's own transformation may well have a sigma of its own.
     """
 
     def steps(state, images, labels, seed, sigma, rows):
         def one(state, row):
             indices, drawn = row
-            return step(state, images, labels, seed, indices, drawn=drawn, sigma=sigma)
+            extra = {"sigma": sigma} if takes_sigma else {}
+            return step(state, images, labels, seed, indices, drawn=drawn, **extra)
 
         drawn = jax.vmap(partial(draw, seed))(state.step + jnp.arange(len(rows)), rows)
         return lax.scan(one, state, (rows, drawn))
@@ -321,7 +324,8 @@ def make_parallel_steps(
     )
     evaluate = make_eval_step(network, axis_name=AXIS, **images)
     if many:
-        train = many_train_steps(train, make_draw(config, AXIS))
+        has_filter = config.method.filter is not None
+        train = many_train_steps(train, make_draw(config, AXIS), takes_sigma=has_filter)
         evaluate = many_eval_steps(evaluate)
     return (
         parallelize(train, devices, whole=4 + many, shares=1, axis=int(many), donate=True),

@@ -20,7 +20,7 @@ from lgnn_jax.models.network import Network
 from lgnn_jax.training import checkpoint, data
 from lgnn_jax.training.config import Config, difference
 from lgnn_jax.training.errors import RunError
-from lgnn_jax.training.run_dir import SUMMARY, load_config
+from lgnn_jax.training.run_dir import SUMMARY, check_own_files, load_config
 from lgnn_jax.training.session import Plan, plan, tree_sha256
 from lgnn_jax.training.steps import Metrics, TrainState, initial_key, make_eval_step
 
@@ -50,7 +50,10 @@ class Trained(NamedTuple):
     def apply(self, images: jax.Array) -> dict[str, jax.Array]:
         """Returns the activations before the nonlinearity, by layer, of images in [0, 1]."""
         x = data.standardize(255 * images, self.mean, self.deviation)
-        return self.network.apply(self.params, self.state, x, activations=True).activations
+        try:
+            return self.network.apply(self.params, self.state, x, activations=True).activations
+        except ValueError as error:  # of a network that knows none
+            raise RunError(f"{self.name}: {error}") from error
 
     @property
     def maps(self) -> dict[str, Map]:
@@ -74,6 +77,9 @@ class Trained(NamedTuple):
 
         def apply(images):  # of all layers in one pass
             named = self.apply(images)
+            for layer in layers:
+                if layer not in named:
+                    raise RunError(f"the network of {self.name} gives no activations of {layer}.")
             values = [named[layer] for layer in layers]
             means = [x.mean(tuple(range(1, x.ndim - 1))) for x in values]
             return jnp.concatenate(means, axis=1)
@@ -128,6 +134,7 @@ def read(run_dir: Path, dataset: data.Dataset, network: Network | None = None) -
         version does not make again.
     """
     config = load_config(run_dir)
+    check_own_files(run_dir, config)
     found = plan(config, dataset.info, network)
     params, state = _initial(found.network, dataset.info.image_shape, config.seed)
     initial = jax.device_get(params)

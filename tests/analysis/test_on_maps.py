@@ -126,7 +126,7 @@ def test_morans_i(case, reach):
 
 def test_morans_i_of_places_that_are_all_too_far(case):
     map, *_, features = case
-    with pytest.raises(ValueError, match=r"reach must be such that .* got 0\.3"):
+    with pytest.raises(ValueError, match=r"no two places on map .* are within reach 0\.3"):
         morans_i(features, map, reach=0.3)
 
 

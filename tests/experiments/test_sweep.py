@@ -192,6 +192,16 @@ def test_bad_options(tmp_path, monkeypatch, capsys, arguments, message):
     assert not (folder / "out").exists()
 
 
+def test_two_files_of_one_name(tmp_path):
+    files = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        files.append(str(tmp_path / folder / "mine.py"))
+        (tmp_path / folder / "mine.py").write_text("def method(table): pass")
+    with pytest.raises(ValueError, match="two settings would be kept as 'mine': rename a file"):
+        to_compare(Config(), files, ["all"], [(3, 0.5)])
+
+
 def test_settings_of_table_ii():
     config = Config(model=Model("wrn16_8"))
     layers = ["main", "resblocks", "all"]

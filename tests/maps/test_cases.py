@@ -465,7 +465,7 @@ def test_both_axes_on_a_plain_pair_are_refused_with_the_remedy(attention, capsys
 
 
 def test_a_key_that_names_only_biases_is_told(attention):
-    with pytest.warns(UserWarning, match="key 'bias' means nothing.* key/bias") as caught:
+    with pytest.warns(UserWarning, match="key 'bias' matches biases .* key/bias") as caught:
         lgnn.transform({"bias": (4, 4), "out": (4, 4)}).init(attention)
     assert len(caught) == 1
     with warnings.catch_warnings():

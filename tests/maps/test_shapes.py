@@ -218,3 +218,23 @@ def _area(corners):
     """Of a polygon, by Gauss's formula."""
     following = np.roll(corners, -1, axis=0)
     return abs((corners[:, 0] * following[:, 1] - corners[:, 1] * following[:, 0]).sum()) / 2
+
+
+class _Strip(Map):
+    """A shape that says nothing but where its places are: three rows, most of it edge."""
+
+    count = 30
+
+    def __str__(self):
+        return "strip"
+
+    @property
+    def positions(self):
+        return np.stack(np.divmod(np.arange(30), 10), axis=1).astype(float)
+
+
+def test_a_laplacian_by_distance_has_its_width_away_from_the_edge():
+    """Places at an edge have fewer around them: they are not to widen the others' reach."""
+    map = _Strip()
+    rate = -map.laplacian() @ np.square(map.positions - map.positions[15])
+    assert rate[15].sum() == pytest.approx(4, rel=0.25)

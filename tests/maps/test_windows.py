@@ -5,6 +5,7 @@ import pytest
 import reference
 
 import lgnn_jax as lgnn
+from lgnn_jax.maps.windows import heat_kernel
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -46,3 +47,20 @@ def test_bad_sigma(sigma):
 def test_bad_size(size):
     with pytest.raises(ValueError, match=f"odd and positive.*got {size}"):
         lgnn.gaussian_kernel(0.5, size)
+
+
+@pytest.mark.parametrize("map", [lgnn.line(6), lgnn.grid(3, 4), lgnn.hexagonal(3, 3)], ids=str)
+def test_heat_that_has_spread_for_ever_is_the_same_everywhere(map):
+    for sigma in (1e3, 1e30, 1e300):
+        kernel = heat_kernel(map, sigma)
+        np.testing.assert_allclose(kernel, np.full((map.count,) * 2, 1 / map.count), atol=1e-6)
+
+
+def test_the_slowest_waves_of_a_long_line_are_not_taken_for_the_mean():
+    """The least eigenvalue but 0 is 2 - 2 cos(pi / n): 1e-5 of the largest, at 500 places."""
+    map = lgnn.line(500)
+    width = 100.0
+    kernel = np.asarray(heat_kernel(map, width))
+    values, vectors = np.linalg.eigh(map.laplacian())
+    expected = (vectors * np.exp(-(width**2) / 2 * values)) @ vectors.T
+    np.testing.assert_allclose(kernel, expected, atol=1e-6)

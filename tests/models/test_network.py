@@ -15,7 +15,7 @@ from rich.console import Console
 from lgnn_jax.models import build_network
 from lgnn_jax.models.equinox import EquinoxNetwork
 from lgnn_jax.models.linen import LinenNetwork
-from lgnn_jax.models.network import Stream, at_path, neurons_last
+from lgnn_jax.models.network import Stream, at_path, kernels, neurons_last
 from lgnn_jax.models.nnx import NnxNetwork
 from lgnn_jax.training import data, trained
 from lgnn_jax.training.config import Data, Optimizer
@@ -233,13 +233,12 @@ def test_linen_computes_what_its_module_does():
 
 def test_networks_of_the_paper_know_their_streams():
     network = build_network("vgg11", num_classes=5, width=1 / 16)
-    params, _ = jax.eval_shape(lambda key: network.init(key, (32, 32, 3)), jax.random.key(0))
-    layers = network.layers(params)
+    layers = network.layers((32, 32, 3))
     assert next(iter(layers)) == "conv1_1"
     assert layers["conv5_2"] == "conv5_2/kernel"
-    assert network.streams(params)[0] == Stream(("conv1_1",), ("bn1_1",), ("conv2_1",))
+    assert network.streams((32, 32, 3))[0] == Stream(("conv1_1",), ("bn1_1",), ("conv2_1",))
     assert network is build_network("vgg11", num_classes=5, width=1 / 16)
-    assert NETWORKS["linen"].streams(NETWORKS["linen"].init(jax.random.key(0), (8, 8, 3))[0]) == [
+    assert NETWORKS["linen"].streams((8, 8, 3)) == [
         Stream(("conv1",)),
         Stream(("conv2",)),
         Stream(("head",)),
@@ -295,3 +294,87 @@ def test_statistics_are_averaged_over_devices(config, tiny_dataset):
     ]
     np.testing.assert_allclose(new.batch_stats["bn"]["mean"], np.mean(halves, axis=0), atol=1e-5)
     assert (new.params["conv1"]["kernel"] != start.params["conv1"]["kernel"]).any()
+
+
+class _OutOfOrder(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, (3, 3), name="stem")(x)
+        for i in (1, 2, 10):
+            x = nn.Conv(4, (3, 3), name=f"block_{i}")(x)
+        return nn.Dense(5, name="a_head")(x.mean((1, 2)))
+
+
+class _OutOfOrderNnx(nnx.Module):
+    def __init__(self, rngs):
+        self.stem = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+        self.blocks = nnx.List([nnx.Conv(4, 4, (3, 3), rngs=rngs) for _ in range(11)])
+        self.a_head = nnx.Linear(4, 5, rngs=rngs)
+
+
+class _OutOfOrderEqx(eqx.Module):
+    stem: eqx.nn.Conv2d
+    blocks: list
+    a_head: eqx.nn.Linear
+
+    def __init__(self, key):
+        self.stem = eqx.nn.Conv2d(3, 4, 3, key=key)
+        self.blocks = [eqx.nn.Conv2d(4, 4, 3, key=key) for _ in range(11)]
+        self.a_head = eqx.nn.Linear(4, 5, key=key)
+
+
+def test_layers_are_in_the_order_of_the_network_not_of_their_names():
+    blocks = [f"blocks/{i}" for i in range(11)]
+    linen = LinenNetwork(_OutOfOrder()).layers((8, 8, 3))
+    assert list(linen) == ["stem", "block_1", "block_2", "block_10", "a_head"]
+    for network in (NnxNetwork(_OutOfOrderNnx), EquinoxNetwork(_OutOfOrderEqx)):
+        assert list(network.layers((8, 8, 3))) == ["stem", *blocks, "a_head"]
+
+
+def test_layers_with_several_kernels_and_kernels_without_a_layer():
+    found = kernels({"gru": {"weight_ih": np.zeros((4, 6)), "weight_hh": np.zeros((2, 6))}})
+    assert found == {"gru/weight_hh": "gru/weight_hh", "gru/weight_ih": "gru/weight_ih"}
+    assert kernels({"kernel": np.zeros((4, 6))}) == {"kernel": "kernel"}
+
+
+class _Dropped(nnx.Module):
+    """Logits that say what two streams of random numbers dropped."""
+
+    def __init__(self, rngs):
+        self.head = nnx.Linear(3, 5, rngs=rngs)
+        self.first = nnx.Dropout(0.5, rngs=rngs.fork())
+        self.second = nnx.Dropout(0.5, rngs=rngs.fork())
+
+    def __call__(self, x):
+        ones = jnp.ones((len(x), 500))
+        both = jnp.stack([self.first(ones).mean(1), self.second(ones).mean(1)], 1)
+        return jnp.pad(both, ((0, 0), (0, 3))) + 0 * self.head(x.mean((1, 2)))
+
+
+def test_streams_of_random_numbers_differ():
+    network = NnxNetwork(_Dropped)
+    params, state = network.init(jax.random.key(0), (8, 8, 3))
+    x = jnp.zeros((4, 8, 8, 3))
+    logits = network.apply(params, state, x, train=True, rng=jax.random.key(1)).logits
+    assert (logits[:, 0] != logits[:, 1]).all()
+    network = NETWORKS["equinox, statistics"]
+    params, state = network.init(jax.random.key(3), (32, 32, 3))
+    same = jnp.broadcast_to(jax.random.normal(jax.random.key(4), (1, 32, 32, 3)), (6, 32, 32, 3))
+    logits = network.apply(params, state, same, train=True, rng=jax.random.key(1)).logits
+    assert len(np.unique(np.asarray(logits), axis=0)) == 6  # each image drops for itself
+
+
+class _Counted(nnx.Module):
+    def __init__(self, rngs):
+        self.head = nnx.Linear(3, 5, rngs=rngs)
+        self.seen = nnx.Variable(jnp.zeros(3))
+
+
+def test_nnx_variables_that_no_trainer_can_keep(tiny_config, tiny_dataset):
+    with pytest.raises(RunError, match=r"_Counted has seen, which is neither a nnx.Param nor"):
+        Session(tiny_config, tiny_dataset, network=NnxNetwork(_Counted))
+
+
+def test_a_module_that_cannot_be_hashed():
+    with pytest.raises(ValueError, match="Sequential must be hashable: tuples instead of lists"):
+        LinenNetwork(nn.Sequential([nn.Dense(3)]))

@@ -2,9 +2,14 @@
 
 import dataclasses
 
+import equinox as eqx
+import jax
+import numpy as np
 import pytest
+import runs
 
-from lgnn_jax.training import own
+from lgnn_jax.models.equinox import EquinoxNetwork
+from lgnn_jax.training import own, trained
 from lgnn_jax.training.config import Model, Som, from_json, to_json
 from lgnn_jax.training.errors import RunError
 from lgnn_jax.training.session import Session
@@ -34,7 +39,7 @@ def written(tmp_path):
             "import flax.linen as nn\ndef network(classes): return nn.Dense(classes)",
             r"network must return a Network, such as LinenNetwork\(module\), got Dense",
         ),
-        ("map", "def map(neurons): return 3", r"som_table\[4\] must be .* got 3"),
+        ("map", "def map(neurons): return 3", r"own\.py: map must return a Map, got int"),
         (
             "map",
             "import lgnn_jax\ndef map(neurons): return lgnn_jax.ring(neurons + 1)",
@@ -64,3 +69,63 @@ def _with(config, field, file):
         found = dataclasses.replace(config, som=Som(map=file))
     assert from_json(to_json(found)) == found
     return found
+
+
+FILTER = """
+import lgnn_jax
+
+def method(table):
+    return lgnn_jax.transform(table, sigma=1.0)
+"""
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_method_keeps_its_own_sigma_however_many_steps_a_call_makes(
+    tiny_config, tiny_dataset, written, steps
+):
+    """The library hands the filter of its own variants a sigma; this one must not get it."""
+    kernels = []
+    for variant in ("baseline", written(FILTER)):
+        config = dataclasses.replace(tiny_config, variant=variant)
+        session = Session(config, tiny_dataset, jax.devices()[:1], steps_per_call=steps)
+        state = session.place(session.initial_state)
+        rows = session.epoch_order(0)
+        for i in range(0, 2, steps):
+            state, _ = session.train_steps(state, rows[i : i + steps], 0)
+        kernels.append(np.asarray(state.params["conv5_2"]["kernel"]))
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
+
+
+class _Equinox(eqx.Module):
+    conv: eqx.nn.Conv2d
+
+    def __init__(self, key):
+        self.conv = eqx.nn.Conv2d(3, 8, 3, 2, key=key)
+
+    def __call__(self, image):
+        return self.conv(image).mean((1, 2))
+
+
+def test_a_method_needs_to_know_nothing_of_the_networks_axes(tiny_config, tiny_dataset, written):
+    """Equinox counts neurons first; the table that a method gets says so."""
+    config = dataclasses.replace(tiny_config, variant=written(FILTER))
+    session = Session(config, tiny_dataset, jax.devices()[:1], network=EquinoxNetwork(_Equinox))
+    state = session.place(session.initial_state)
+    session.train_steps(state, session.epoch_order(0)[:1], 0)
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_file_that_was_changed_is_not_run(tiny_config, tiny_dataset, tmp_path, written):
+    file = written(FILTER)
+    config = dataclasses.replace(tiny_config, variant=file, epochs=1)
+    runs.train(config, tiny_dataset, tmp_path / "run")
+    assert trained.read(tmp_path / "run", tiny_dataset).step == 6
+    written(FILTER + f"open({str(tmp_path / 'seen')!r}, 'w')")
+    message = r"own\.py is not the file that the run in .* began with"
+    with pytest.raises(RunError, match=message):
+        trained.read(tmp_path / "run", tiny_dataset)
+    with pytest.raises(RunError, match=message):
+        runs.train(
+            dataclasses.replace(config, epochs=2), tiny_dataset, tmp_path / "run", resume=True
+        )
+    assert not (tmp_path / "seen").exists()
