@@ -6,6 +6,7 @@ that, unless it knows better.
 """
 
 import abc
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -44,10 +45,7 @@ class Map(abc.ABC):
     one; and `layout`, where places do not lie in a plane.
     """
 
-    @property
-    @abc.abstractmethod
-    def count(self) -> int:
-        """Number of places, at least 1."""
+    count: int  # of places, at least 1: a field, a property or a plain attribute
 
     @property
     @abc.abstractmethod
@@ -110,11 +108,44 @@ class Map(abc.ABC):
 
     def layout(self) -> Layout:
         """Returns the map on paper. As it is, it serves maps of two dimensions with an edge."""
+        # As large as fit, where places lie closer than on a grid.
+        across = np.abs(self.positions[:, None] - self.positions).max(axis=-1)
+        np.fill_diagonal(across, 1)
+        square = SQUARE * min(1.0, across.min())
         steps = SQUARE + np.roll(SQUARE, -1, axis=0)  # to the middle of a side, and as far again
         beside = self.positions[:, None] + steps
         apart = np.abs(beside[:, :, None] - self.positions).max(axis=-1)
         beyond = np.where(apart.min(axis=-1) < 0.1, apart.argmin(axis=-1), -1)
-        return Layout(self.positions, SQUARE, beyond)
+        return Layout(self.positions, square, beyond)
+
+
+@functools.lru_cache(maxsize=64)
+def check_map(map: Map) -> None:
+    """Raises ValueError, in one line, for a shape that does not keep what `Map` promises."""
+
+    def require(valid, what, right, got):
+        if not valid:
+            raise ValueError(f"{type(map).__name__}.{what} must be {right}, got {got}.")
+
+    count = getattr(map, "count", None)
+    valid = isinstance(count, (int, np.integer)) and not isinstance(count, bool) and count >= 1
+    require(valid, "count", "a whole number, at least 1", repr(count))
+    positions = np.asarray(map.positions, dtype=object if map.positions is None else None)
+    valid = positions.ndim == 2 and len(positions) == count
+    require(valid, "positions", f"an array ({count}, dimensions)", f"shape {positions.shape}")
+    finite = np.issubdtype(positions.dtype, np.number) and np.isfinite(positions).all()
+    require(finite, "positions", "finite numbers", positions.dtype)
+    distances = np.asarray(map.distances())
+    valid = distances.shape == (count, count)
+    require(valid, "distances()", f"an array ({count}, {count})", f"shape {distances.shape}")
+    right = "finite, symmetric, 0 from a place to itself and positive elsewhere"
+    valid = np.isfinite(distances).all() and np.allclose(distances, distances.T)
+    valid = valid and ((distances > 0) == ~np.eye(count, dtype=bool)).all()
+    require(valid, "distances()", right, "others")
+    if count > 1:
+        nearest_ = np.median(np.where(np.eye(count, dtype=bool), np.inf, distances).min(axis=1))
+        right = "in units of the distance of neighbours: about 1 to the nearest place"
+        require(0.4 < nearest_ < 2.5, "distances()", right, f"{nearest_:.3g}")
 
 
 def graph_laplacian(weights: np.ndarray) -> np.ndarray:

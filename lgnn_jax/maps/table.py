@@ -14,7 +14,7 @@ import numpy as np
 
 from lgnn_jax.maps.grid import grid, som_dimensions
 from lgnn_jax.maps.parameters import Parameter, parameters, path_name, wrong_way_round
-from lgnn_jax.maps.shapes import Map
+from lgnn_jax.maps.shapes import Map, check_map
 from lgnn_jax.maps.windows import one_line
 
 SomDimensions = tuple[int, int]
@@ -52,7 +52,12 @@ class LayerMap:
         try:
             hash(self.map)
         except TypeError as error:
-            raise ValueError(f"a map must be hashable: {error}; tuples can be hashed.") from None
+            raise ValueError(
+                f"{type(self.map).__name__} must be hashable: {error}; a frozen dataclass with "
+                "tuples in its fields is."
+            ) from None
+        if not type(self.map).__module__.startswith("lgnn_jax."):
+            check_map(self.map)
         try:
             axis = self.neuron_axis
             several = isinstance(axis, (tuple, list))

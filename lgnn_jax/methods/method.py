@@ -80,9 +80,6 @@ class Method:
           table: see `lgnn_jax.transform`.
           steps_per_epoch: updates in an epoch, at least 1.
           epochs: of the whole run, at least 1.
-
-        Raises:
-          ValueError: if `own` returns no transformation.
         """
         found = []
         if self.filter is not None:
@@ -97,12 +94,7 @@ class Method:
             )
             found.append(low_pass)
         if self.own is not None:
-            own = self.own(table)
-            if not hasattr(own, "update"):
-                raise ValueError(
-                    f"method must return an optax transformation, got {type(own).__name__}."
-                )
-            found.append(own)
+            found.append(self.own(table))
         return found
 
 

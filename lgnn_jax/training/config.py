@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import re
@@ -186,12 +187,10 @@ class Config:
     def method(self) -> Method:
         """What makes the map: the variant, with the window of `som`.
 
-        Raises:
-          ValueError: for a variant that is a file and defines no method.
+        A variant that is a file is run when its transformation is built, no sooner.
         """
         if own.is_file(self.variant):
-            with _naming("variant"):
-                return Method(own=own.load(self.variant, "method"))
+            return Method(own=functools.partial(_own_method, self.variant))
         found = NAMED[self.variant]
         if found.filter is None:
             return found
@@ -288,6 +287,16 @@ def _describe(error: dict[str, Any]) -> str:
     must = "" if what == error["msg"] else " must be"
     what = what.replace("a valid ", "a ").replace("a array", "an array")
     return f"{name}{must or ':'} {what}, got {error['input']!r:.80}."
+
+
+def _own_method(file: str, table: Any) -> Any:
+    """The transformation of a user's file."""
+    found = own.call(file, "method", table)
+    if not hasattr(found, "update"):
+        raise ValueError(
+            f"{file}: method must return an optax transformation, got {type(found).__name__}."
+        )
+    return found
 
 
 @contextlib.contextmanager

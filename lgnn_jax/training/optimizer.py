@@ -62,7 +62,7 @@ def build_table(config: Config, params: Any, *, neuron_axis: int = -1) -> SomTab
 def _shape(name: str, wrap: bool, count: int) -> Map:
     """The map of a layer of so many neurons."""
     if own.is_file(name):
-        found = own.load(name, "map")(count)
+        found = own.call(name, "map", count)
         if not isinstance(found, Map):
             raise ValueError(f"{name}: map must return a Map, got {type(found).__name__}.")
         return found

@@ -71,9 +71,10 @@ def plan(config: Config, info: data.Info, network: Network | None = None) -> Pla
     try:
         if network is None:
             network = _named_network(config.model, len(info.class_names))
-        shapes, _ = jax.eval_shape(
+        shapes, state = jax.eval_shape(
             lambda key: network.init(key, info.image_shape), jax.random.key(0)
         )
+        _check_logits(network, shapes, state, info)
         axis = network.neuron_axis
         found = optimizer.build_table(config, shapes, neuron_axis=axis)
         maps = table.layer_maps(shapes, found, neuron_axis=axis)
@@ -100,11 +101,22 @@ def plan(config: Config, info: data.Info, network: Network | None = None) -> Pla
     )
 
 
+def _check_logits(network: Network, params: Any, state: Any, info: data.Info) -> None:
+    """Raises ValueError unless a network gives a logit for each class."""
+    images = jax.ShapeDtypeStruct((1, *info.image_shape), np.float32)
+    logits = jax.eval_shape(network.apply, params, state, images).logits
+    if logits.shape != (1, len(info.class_names)):
+        raise ValueError(
+            f"the network gives logits of shape {logits.shape} for one image: it must be "
+            f"{(1, len(info.class_names))}, one for each class."
+        )
+
+
 @functools.cache  # programs are kept by their network: the same object, each time
 def _named_network(model: Model, num_classes: int) -> Network:
     """The network that a config names; of a file, the one that its function returns."""
     if own.is_file(model.name):
-        found = own.load(model.name, "network")(num_classes)
+        found = own.call(model.name, "network", num_classes)
         if not hasattr(found, "neuron_axis"):
             raise ValueError(
                 f"{model.name}: network must return a Network, such as LinenNetwork(module), got "

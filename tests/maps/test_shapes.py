@@ -1,5 +1,6 @@
 """Maps against geometry worked out by hand, and by brute force in float64."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -238,3 +239,55 @@ def test_a_laplacian_by_distance_has_its_width_away_from_the_edge():
     map = _Strip()
     rate = -map.laplacian() @ np.square(map.positions - map.positions[15])
     assert rate[15].sum() == pytest.approx(4, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("count", "4", r"count must be a whole number, at least 1, got '4'"),
+        ("count", 0, "count must be a whole number, at least 1, got 0"),
+        (
+            "positions",
+            np.zeros(4),
+            r"positions must be an array \(4, dimensions\), got shape \(4,\)",
+        ),
+        ("positions", np.zeros((3, 2)), r"positions must be .* got shape \(3, 2\)"),
+        ("positions", None, "positions must be an array"),
+        ("positions", np.full((4, 2), np.nan), "positions must be finite numbers"),
+        ("positions", np.zeros((4, 2)), r"distances\(\) must be finite, symmetric"),
+        ("positions", 9 * np.eye(4), "about 1 to the nearest place, got 12.7"),
+    ],
+)
+def test_shapes_that_do_not_keep_their_promises(name, value, message):
+    @dataclasses.dataclass(frozen=True)
+    class Mine(Map):
+        count: int = 4
+
+        @property
+        def positions(self):
+            return np.arange(4.0)[:, None]
+
+        def __str__(self):
+            return "mine"
+
+    assert lgnn.LayerMap(Mine()).count == 4
+    if name == "count":
+        map = Mine(value)
+    else:
+        map = type("Worse", (Mine,), {name: property(lambda self: value)})()
+    with pytest.raises(ValueError, match=message) as error:
+        lgnn.LayerMap(map)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_places_closer_than_squares_have_smaller_ones_on_paper():
+    class Rows(_Strip):
+        """Triangles: rows are sqrt(3) / 2 apart."""
+
+        @property
+        def positions(self):
+            row, column = np.divmod(np.arange(30), 10)
+            return np.stack([row * np.sqrt(0.75), column + row % 2 / 2], axis=1)
+
+    assert np.ptp(Rows().layout().outline, axis=0) == pytest.approx([np.sqrt(0.75)] * 2)
+    assert np.ptp(_Strip().layout().outline, axis=0).tolist() == [1, 1]

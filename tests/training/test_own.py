@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import runs
 
+from lgnn_jax.methods.method import Method
 from lgnn_jax.models.equinox import EquinoxNetwork
 from lgnn_jax.training import own, trained
 from lgnn_jax.training.config import Model, Som, from_json, to_json
@@ -29,11 +30,24 @@ def written(tmp_path):
 @pytest.mark.parametrize(
     ("field", "text", "message"),
     [
-        ("variant", "", "must define a function method, got None"),
-        ("variant", "method = 3", "must define a function method, got 3"),
+        ("variant", "", r"own\.py defines no function method"),
+        ("variant", "method = 3", r"own\.py defines no function method"),
         ("variant", "import nothing_like_it", "ModuleNotFoundError: No module named"),
+        ("variant", "def method(): pass", r"own\.py, method: TypeError: method\(\) takes 0"),
+        ("variant", "import sys\nsys.exit(3)", r"own\.py: SystemExit: 3"),
+        (
+            "variant",
+            "def method(table): raise ValueError('too\\nfar')",
+            r"own\.py, method: too far",
+        ),
+        (
+            "model",
+            "import flax.linen as nn\nfrom lgnn_jax.models.linen import LinenNetwork\n"
+            "def network(classes): return LinenNetwork(nn.Dense(classes))",
+            r"logits of shape \(1, 32, 32, 5\) for one image: it must be \(1, 5\)",
+        ),
         ("variant", "def method(table): return 3", "must return an optax transformation, got int"),
-        ("model", "", "must define a function network, got None"),
+        ("model", "", r"own\.py defines no function network"),
         (
             "model",
             "import flax.linen as nn\ndef network(classes): return nn.Dense(classes)",
@@ -58,6 +72,21 @@ def test_files_that_are_not_in_order(tiny_config, tiny_dataset, written, field, 
 def test_a_file_that_is_not_there(tiny_config, tiny_dataset, field):
     with pytest.raises(RunError, match=r"there is no file 'elsewhere\.py'"):
         Session(_with(tiny_config, field, "elsewhere.py"), tiny_dataset)
+
+
+def test_tables_of_a_sweep_need_no_file(tiny_config):
+    """Nor does whatever else asks for a config's method: it is run when it is built."""
+    method = dataclasses.replace(tiny_config, variant="elsewhere.py").method
+    assert method.filter is None
+    assert method != Method()
+    with pytest.raises(ValueError, match="there is no file 'elsewhere.py' in"):
+        method.transformations({}, steps_per_epoch=1, epochs=1)
+
+
+def test_a_file_may_import_another_beside_it(tiny_config, tiny_dataset, tmp_path, written):
+    (tmp_path / "beside_it.py").write_text(FILTER)
+    config = dataclasses.replace(tiny_config, variant=written("from beside_it import method"))
+    Session(config, tiny_dataset)
 
 
 def _with(config, field, file):
