@@ -79,7 +79,7 @@ def test_tables_of_a_sweep_need_no_file(tiny_config):
     method = dataclasses.replace(tiny_config, variant="elsewhere.py").method
     assert method.filter is None
     assert method != Method()
-    with pytest.raises(ValueError, match="there is no file 'elsewhere.py' in"):
+    with pytest.raises(ValueError, match=r"there is no file 'elsewhere\.py' in"):
         method.transformations({}, steps_per_epoch=1, epochs=1)
 
 
@@ -132,7 +132,7 @@ class _Equinox(eqx.Module):
         self.conv = eqx.nn.Conv2d(3, 8, 3, 2, key=key)
 
     def __call__(self, image):
-        return self.conv(image).mean((1, 2))
+        return self.conv(image).mean((1, 2))[:5]
 
 
 def test_a_method_needs_to_know_nothing_of_the_networks_axes(tiny_config, tiny_dataset, written):
