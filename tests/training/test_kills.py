@@ -39,7 +39,7 @@ def _last_step(metrics):
     "kills", [20, pytest.param(200, marks=pytest.mark.soak)], ids=["20 kills", "200 kills"]
 )
 def test_a_run_that_is_killed_again_and_again(tiny_config, tmp_path, launch, kills):
-    # On a fast machine a run makes some six epochs from one kill to the next: it is not to end before.
+    # A fast machine makes some six epochs from one kill to the next: the run is not to end before.
     config = dataclasses.replace(tiny_config, epochs=10 * kills, variant="decreasing")
     rng = np.random.default_rng(kills)
     process = launch(config, tmp_path / "straight")
