@@ -40,7 +40,7 @@ def _last_step(metrics):
 )
 def test_a_run_that_is_killed_again_and_again(tiny_config, tmp_path, launch, kills):
     # A fast machine makes some six epochs from one kill to the next: the run is not to end before.
-    config = dataclasses.replace(tiny_config, epochs=10 * kills, variant="decreasing")
+    config = dataclasses.replace(tiny_config, epochs=8 * kills, variant="decreasing")
     rng = np.random.default_rng(kills)
     process = launch(config, tmp_path / "straight")
     assert process.wait(1200) == 0, process.communicate()[0]
