@@ -29,6 +29,8 @@ class LinenNetwork:
       module: a module with parameters and, if any, batch statistics; no other variables.
       synced: whether the module averages its batch statistics over the devices.
       neuron_axis: of its kernels.
+      rectified: of a module that takes `activations=True`, whether to give activations after the
+        nonlinearity instead of before.
 
     Example:
       >>> network = LinenNetwork(nn.Sequential((nn.Conv(16, (3, 3)), lambda x: x.mean((1, 2)))))
@@ -40,6 +42,7 @@ class LinenNetwork:
     module: nn.Module
     synced: bool = False
     neuron_axis: int = -1
+    rectified: bool = False
 
     def __post_init__(self):
         """Raises ValueError for a module that cannot be hashed, as programs are kept by it."""
@@ -91,7 +94,8 @@ class LinenNetwork:
             found, updated = self.module.apply(variables, x, **options), {}
         logits, named = found if own else (found, {})
         if own:
-            named = {layer: activation.pre for layer, activation in named.items()}
+            part = "post" if self.rectified else "pre"
+            named = {layer: getattr(activation, part) for layer, activation in named.items()}
         elif activations:
             named = _outputs(updated["intermediates"], kernels(params))
         return Output(logits.astype(jnp.float32), updated.get("batch_stats", state), named)
