@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from lgnn_jax.models import build_network
+from lgnn_jax.models.build import build_network
 from lgnn_jax.models.equinox import EquinoxNetwork
 from lgnn_jax.models.linen import LinenNetwork
 from lgnn_jax.models.network import Stream, at_path, kernels, neurons_last

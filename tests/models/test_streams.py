@@ -3,7 +3,7 @@ import jax
 import numpy as np
 import pytest
 
-from lgnn_jax.models import build_model
+from lgnn_jax.models.build import build_model
 from lgnn_jax.models.streams import permute
 
 NETWORKS = ["vgg11", "vgg19", "wrn16_2", "wrn10_1"]
