@@ -20,6 +20,7 @@ from lgnn_jax.maps.table import LayerMap, layer_maps, som_table
 from lgnn_jax.maps.windows import gaussian_kernel
 from lgnn_jax.methods.schedules import constant_sigma, decreasing_sigma, piecewise_schedule
 from lgnn_jax.methods.transform import LGNNState, transform
+from lgnn_jax.models.activations import activations
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ __all__ = [
     "LGNNState",
     "LayerMap",
     "Map",
+    "activations",
     "constant_sigma",
     "decreasing_sigma",
     "explain",
