@@ -21,6 +21,8 @@ from lgnn_jax.maps.windows import gaussian_kernel
 from lgnn_jax.methods.schedules import constant_sigma, decreasing_sigma, piecewise_schedule
 from lgnn_jax.methods.transform import LGNNState, transform
 from lgnn_jax.models.activations import activations
+from lgnn_jax.models.network import Stream
+from lgnn_jax.models.streams import layer_chain, reorder
 
 __version__ = "0.1.0"
 
@@ -28,6 +30,7 @@ __all__ = [
     "LGNNState",
     "LayerMap",
     "Map",
+    "Stream",
     "activations",
     "constant_sigma",
     "decreasing_sigma",
@@ -35,9 +38,11 @@ __all__ = [
     "gaussian_kernel",
     "grid",
     "hexagonal",
+    "layer_chain",
     "layer_maps",
     "line",
     "piecewise_schedule",
+    "reorder",
     "ring",
     "som_dimensions",
     "som_table",
