@@ -30,10 +30,10 @@ def activations(
     """Returns the activations of a network's neurons, one number for each image and neuron.
 
     A neuron of a convolution gives a number for each pixel, one of a transformer for each token;
-    `reduce` makes one of them. A neuron is an index along the axis that the layer's kernel calls
-    its neurons: the last one, or the first one where `network.neuron_axis` is 0. Of a query, key or
-    value `(inputs, heads, size)` of an attention layer the neurons are all of all heads, `heads *
-    size` of them, the size fastest; or what `table` says.
+    `reduce` makes one number of them. A neuron is an index along an axis of the layer's kernel: the
+    last one, or the first one where `network.neuron_axis` is 0. The query, key and value of an
+    attention layer, with kernels `(inputs, heads, size)`, have `heads * size` neurons, in the order
+    of these axes. A table may say otherwise.
 
     Args:
       network: `LinenNetwork`, `NnxNetwork`, `EquinoxNetwork` of `lgnn_jax.models`, or another

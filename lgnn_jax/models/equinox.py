@@ -28,7 +28,9 @@ class EquinoxNetwork:
 
     Attributes:
       make: of a key, returns the module, or the module and its state, as `eqx.nn.make_with_state`
-        does. A function that stays the same object: what is compiled is kept by it.
+        does. A function that stays the same object: what is compiled is kept by it. With
+        `lambda key: module` (or `(module, state)`) of a trained module `init` returns what was
+        trained.
       keys: whether the module takes `key=...`, for dropout.
       activations: of a module and one image `(channels, height, width)`, returns activations by
         layer, `(..., neurons)`. If None, they are the outputs of the modules that have one kernel,

@@ -23,7 +23,8 @@ class NnxNetwork:
 
     Attributes:
       make: of `nnx.Rngs`, returns the module. A function or class that stays the same object: what
-        is compiled is kept by it.
+        is compiled is kept by it. With `lambda rngs: nnx.clone(module)` of a trained module `init`
+        returns what was trained.
       activations: of a module and images, returns activations by layer. If None, they are the
         outputs of the modules that have one kernel, when they were last called; but for those that
         are called within `nnx.jit`, `nnx.remat` or a loop, which are left out.

@@ -343,6 +343,21 @@ def test_a_function_of_ones_own():
     np.testing.assert_allclose(found["mine"], expected, atol=1e-5)
 
 
+def test_modules_that_are_trained_already():
+    """What `init` gives is theirs, and they stay as they are."""
+    module = NnxEncoder(nnx.Rngs(5))
+    expected = module(IMAGES)
+    network = NnxNetwork(lambda rngs: nnx.clone(module))
+    found = lgnn.activations(network, IMAGES, *network.init(jax.random.key(1), SHAPE))
+    np.testing.assert_allclose(found["head"], expected, atol=1e-5)
+    np.testing.assert_array_equal(module(IMAGES), expected)
+    module = EqxNet(jax.random.key(5))
+    network = EquinoxNetwork(lambda key: module)
+    found = lgnn.activations(network, IMAGES, *network.init(jax.random.key(1), SHAPE))
+    expected = jax.vmap(module)(IMAGES.transpose(0, 3, 1, 2))
+    np.testing.assert_allclose(found["head"], expected, atol=1e-5)
+
+
 class Normed(nn.Module):
     @nn.compact
     def __call__(self, x):
