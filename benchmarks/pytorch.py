@@ -154,7 +154,7 @@ _ARRAYS = ("images", "labels")
 
 
 class VGG(nn.Module):
-    """As `lgnn_jax.models.VGG`, and its names."""
+    """As `lgnn_jax.models.vgg.VGG`, and its names."""
 
     def __init__(self, depth: int, classes: int, width: float, channels_in: int):
         super().__init__()
@@ -204,7 +204,7 @@ class Block(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """As `lgnn_jax.models.WideResNet`, and its names."""
+    """As `lgnn_jax.models.wide_resnet.WideResNet`, and its names."""
 
     def __init__(self, depth, widen, classes, width, dropout, channels_in):
         super().__init__()

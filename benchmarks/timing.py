@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lgnn_jax.experiments.sweep import machine
-from lgnn_jax.models import build_model
+from lgnn_jax.models.build import build_model
 from lgnn_jax.training.config import Config, Model, from_json, to_json
 
 _REST = 0.02  # seconds

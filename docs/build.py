@@ -11,7 +11,8 @@ import optax
 import pdoc
 
 import lgnn_jax
-from lgnn_jax import models
+from lgnn_jax.models.vgg import VGG
+from lgnn_jax.models.wide_resnet import Block, WideResNet
 
 ROOT = Path(__file__).parents[1]
 # What is of use outside of the lgnn command, and what its docstrings refer to. A package brings its
@@ -22,11 +23,7 @@ MODULES = (
     "lgnn_jax.methods",
     "lgnn_jax.analysis",
     "lgnn_jax.models",
-    "lgnn_jax.models.network",
-    "lgnn_jax.models.linen",
-    "lgnn_jax.models.nnx",
-    "lgnn_jax.models.equinox",
-    "lgnn_jax.models.streams",
+    "!lgnn_jax.models.(layers|winograd)$",  # what our own networks are made of
     "lgnn_jax.training.data",
     "lgnn_jax.training.config",
     "lgnn_jax.training.optimizer",
@@ -50,7 +47,7 @@ MODULES = (
 )
 FLAX_FIELDS = [
     f"{network.__name__}.{field}"
-    for network in (models.VGG, models.WideResNet)
+    for network in (VGG, WideResNet, Block)
     for field in ("parent", "name", "scope")
 ]
 

@@ -20,6 +20,9 @@ from lgnn_jax.maps.table import LayerMap, layer_maps, som_table
 from lgnn_jax.maps.windows import gaussian_kernel
 from lgnn_jax.methods.schedules import constant_sigma, decreasing_sigma, piecewise_schedule
 from lgnn_jax.methods.transform import LGNNState, transform
+from lgnn_jax.models.activations import activations
+from lgnn_jax.models.network import Stream
+from lgnn_jax.models.streams import layer_chain, reorder
 
 __version__ = "0.1.0"
 
@@ -27,15 +30,19 @@ __all__ = [
     "LGNNState",
     "LayerMap",
     "Map",
+    "Stream",
+    "activations",
     "constant_sigma",
     "decreasing_sigma",
     "explain",
     "gaussian_kernel",
     "grid",
     "hexagonal",
+    "layer_chain",
     "layer_maps",
     "line",
     "piecewise_schedule",
+    "reorder",
     "ring",
     "som_dimensions",
     "som_table",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lgnn_jax.training.config import nearest
+from lgnn_jax.maps.words import did_you_mean
 
 # Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009: the 20 superclasses.
 _CIFAR100 = {
@@ -77,7 +77,7 @@ def members(text: str, data_name: str, class_names: Sequence[str]) -> tuple[int,
         if part not in known and part not in named:
             raise ValueError(
                 f"{data_name} has no class or set of classes {part!r}"
-                + nearest(part, [*known, *named])
+                + did_you_mean(part, [*known, *named])
                 + f" Join them by '+', as in {'+'.join(known[:2])!r}."
             )
         labels += map(known.index, [part] if part in known else named[part])

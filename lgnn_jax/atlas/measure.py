@@ -26,8 +26,9 @@ from lgnn_jax.atlas.numbers import (
 from lgnn_jax.atlas.shown import chosen_places, shown_regions
 from lgnn_jax.atlas.view import part_around
 from lgnn_jax.maps.shapes import Map
+from lgnn_jax.maps.words import did_you_mean
 from lgnn_jax.training import data
-from lgnn_jax.training.config import nearest, to_json
+from lgnn_jax.training.config import to_json
 from lgnn_jax.training.errors import RunError
 from lgnn_jax.training.trained import Trained
 
@@ -81,8 +82,8 @@ def scope(trained: Sequence[Trained], dataset: data.Dataset, request: Request) -
     for layer in chosen:
         if layer not in maps:
             raise RunError(
-                f"no convolution {layer!r} with a map{nearest(layer, list(maps))} Those with one "
-                f"are {', '.join(maps)}."
+                f"no convolution {layer!r} with a map{did_you_mean(layer, list(maps))} Those with "
+                f"one are {', '.join(maps)}."
             )
     names = dataset.class_names
     texts = request.classes or class_sets.usual(dataset.name, names)

@@ -9,7 +9,8 @@ from rich.console import Console
 from lgnn_jax.cli.commands import Configs
 from lgnn_jax.cli.errors import UsageError
 from lgnn_jax.cli.show import make_table
-from lgnn_jax.training.config import Config, from_json, nearest, to_json
+from lgnn_jax.maps.words import did_you_mean
+from lgnn_jax.training.config import Config, from_json, to_json
 
 
 def load_config(name_or_file: str) -> Config:
@@ -22,7 +23,7 @@ def load_config(name_or_file: str) -> Config:
     path = known.get(name_or_file, Path(name_or_file))
     if not path.is_file():
         raise UsageError(
-            f"no config {name_or_file!r}{nearest(name_or_file, list(known))} "
+            f"no config {name_or_file!r}{did_you_mean(name_or_file, list(known))} "
             f"Known are {', '.join(known)}; or name a Python file."
         )
     try:

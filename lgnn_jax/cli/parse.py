@@ -14,7 +14,8 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from lgnn_jax.cli.commands import COMMANDS, Shared, Sweep, Train
 from lgnn_jax.cli.configs import load_config
 from lgnn_jax.cli.errors import ParseError, UsageError
-from lgnn_jax.training.config import Config, Som, nearest
+from lgnn_jax.maps.words import did_you_mean
+from lgnn_jax.training.config import Config, Som
 
 _REGISTRY = ConstructorRegistry()
 
@@ -36,7 +37,7 @@ def parse(argv: list[str]) -> Any:
             return _cli(Sweep, default=Sweep(run=Shared(**vars(_defaults(argv)))), **options)
         return _cli(COMMANDS[name], **options)
     if name and not name.startswith("-"):
-        close = nearest(name, list(COMMANDS))
+        close = did_you_mean(name, list(COMMANDS))
         raise ParseError(f"no command {name!r}{close} Known are {', '.join(COMMANDS)}.")
     # By hand above, since tyro's messages name a command's fields by its own inner ones.
     train, evaluate, sweep, table, analyze, configs = (

@@ -98,6 +98,22 @@ def _kind(path: str, shape: tuple[int, ...], layers: set[str]) -> tuple[str, str
     return "convolution", "a convolution, by its four axes or more"
 
 
+def neuron_axes(path: str, shape: tuple[int, ...], neuron_axis: int) -> tuple[int, ...]:
+    """Returns the axes of a kernel that count its neurons where no table says so, from 0.
+
+    That is `neuron_axis`, but for a query, key or value `(inputs, heads, size)` of an attention
+    layer: its neurons are all of all heads.
+
+    Example:
+      >>> neuron_axes("attention/query/kernel", (64, 8, 16), -1)
+      (1, 2)
+    """
+    heads = len(shape) == 3 and neuron_axis in (-1, 2) and path.split("/")[-2:-1]
+    if heads and heads[0].lower() in _ATTENTION:
+        return (1, 2)
+    return (neuron_axis % len(shape),)
+
+
 def _has_odd_window(shape: tuple[int, ...]) -> bool:
     """Whether axes are a window of 3x3, 5x5 and so on, at either end of the shape.
 

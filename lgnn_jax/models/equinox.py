@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 
 from lgnn_jax.maps.parameters import path_name
 from lgnn_jax.models.network import Output, Stream, alone, in_order, kernels
+from lgnn_jax.models.outputs import Outputs, callers
 
 _BATCH = "batch"
 
@@ -26,10 +28,15 @@ class EquinoxNetwork:
 
     Attributes:
       make: of a key, returns the module, or the module and its state, as `eqx.nn.make_with_state`
-        does. A function that stays the same object: what is compiled is kept by it.
+        does. A function that stays the same object: what is compiled is kept by it. With
+        `lambda key: module` (or `(module, state)`) of a trained module `init` returns what was
+        trained.
       keys: whether the module takes `key=...`, for dropout.
       activations: of a module and one image `(channels, height, width)`, returns activations by
-        layer, `(..., neurons)`, for the analysis.
+        layer, `(..., neurons)`. If None, they are the outputs of the modules that have one kernel,
+        when they were last called, under `jax.vmap` too; but for those that are called within
+        `jax.jit`, `jax.checkpoint` or a loop, which are left out. Of a kernel of three axes or
+        more, the channels are taken to come first.
       synced: whether the module averages its state over the devices.
       neuron_axis: of its kernels; Equinox counts neurons first.
     """
@@ -56,32 +63,31 @@ class EquinoxNetwork:
         rng: jax.Array | None = None,
         activations: bool = False,
     ) -> Output:
-        """See `Network`; raises ValueError for activations that there is no function for."""
+        """See `Network`."""
         # Made anew: what of it is replaced here, a compiled program never computes.
         module, empty = self._made(jax.random.key(0))
         inexact, rest = eqx.partition(module, eqx.is_inexact_array)
         module = eqx.combine(_like(inexact, params), rest)
         module = eqx.nn.inference_mode(module, value=not train)
+        outputs = Outputs()
+        called = module
+        if activations and self.activations is None:
+            called = _listening(module, kernels(params), outputs, self.neuron_axis)
         images = x.transpose(0, 3, 1, 2)
         options = {}
         if self.keys:
             base = jax.random.key(0) if rng is None else rng
             options["key"] = jax.random.split(base, len(x))
         if empty is None:
-            logits = _over_batch(lambda image, **kw: module(image, **kw), images, options)
+            logits = _over_batch(lambda image, **kw: called(image, **kw), images, options)
         else:
             held = _like_numbered(empty, state)
             logits, held = _over_batch(
-                lambda image, **kw: module(image, held, **kw), images, options, out_axes=(0, None)
+                lambda image, **kw: called(image, held, **kw), images, options, out_axes=(0, None)
             )
             state = _numbered(held) if train else state
-        named = {}
-        if activations:
-            if self.activations is None:
-                raise ValueError(
-                    "activations are not known of this network: give EquinoxNetwork a function "
-                    "activations(module, image) that returns them by layer."
-                )
+        named = outputs.found
+        if activations and self.activations is not None:
             named = jax.vmap(lambda image: self.activations(module, image))(images)
         return Output(logits.astype(jnp.float32), state, named)
 
@@ -102,6 +108,50 @@ class EquinoxNetwork:
     def _made(self, key: jax.Array) -> tuple[Any, Any]:
         made = self.make(key)
         return made if isinstance(made, tuple) else (made, None)
+
+
+class _Noting(eqx.Module):
+    """A layer that has what it returns noted; all else of it is as it was."""
+
+    layer: Any
+    note: Callable[[jax.Array], jax.Array] = eqx.field(static=True)
+    channels_first: bool = eqx.field(static=True)
+
+    def __call__(self, *args, **kwargs):
+        output = self.layer(*args, **kwargs)
+        if isinstance(output, jax.Array):
+            self.note(jnp.moveaxis(output, 0, -1) if self.channels_first else output)
+        return output
+
+    def __getattr__(self, name):
+        return getattr(self.layer, name)
+
+    @property
+    def __class__(self):  # as isinstance sees it
+        return type(self.layer)
+
+
+def _listening(module: Any, layers: dict[str, str], outputs: Outputs, neuron_axis: int) -> Any:
+    """The same module, but that its layers note what they return; `layers` as of `kernels`."""
+    names = {layers[layer]: layer for layer in callers(layers).values()}
+    for keys, kernel in jax.tree_util.tree_leaves_with_path(module):
+        layer = names.get(path_name(keys))
+        if layer is not None:
+            channels_first = kernel.ndim > 2 and neuron_axis % kernel.ndim == 0
+            part = partial(_at, keys=keys[:-1])
+            note = partial(outputs.note, layer)
+            module = eqx.tree_at(part, module, _Noting(part(module), note, channels_first))
+    return module
+
+
+def _at(module: Any, keys: tuple[Any, ...]) -> Any:
+    """A part of a module by its key path."""
+    for key in keys:
+        if isinstance(key, jax.tree_util.GetAttrKey):
+            module = getattr(module, key.name)
+        else:
+            module = module[key.idx if isinstance(key, jax.tree_util.SequenceKey) else key.key]
+    return module
 
 
 def _is_inexact(leaf: Any) -> bool:

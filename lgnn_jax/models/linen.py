@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lgnn_jax.models.network import Output, Stream, alone, in_order, kernels
+from lgnn_jax.models.outputs import callers
 
 # What a module may call its argument for training, and what it is then.
 _TRAINING = {
@@ -23,7 +24,8 @@ class LinenNetwork:
     The module is called with images `(batch, height, width, channels)` and returns logits. Of the
     arguments `train`, `training`, `is_training`, `deterministic` and `inference` it is given those
     that it has; `activations=True` where it takes that, and then returns logits and activations by
-    layer. Where it does not, activations are the outputs of the submodules that have a kernel.
+    layer. Where it does not, activations are the outputs of the modules that have one kernel, when
+    they were last called.
 
     Attributes:
       module: a module with parameters and, if any, batch statistics; no other variables.
@@ -133,9 +135,9 @@ class LinenNetwork:
 def _outputs(intermediates: Any, layers: dict[str, str]) -> dict[str, jax.Array]:
     """What each layer returned when it was last called."""
     found = {}
-    for layer in layers:
+    for module, layer in callers(layers).items():
         part = intermediates
-        for name in layer.split("/"):
+        for name in module.split("/") if module else ():
             part = part.get(name, {}) if isinstance(part, dict) else {}
         if "__call__" in part and isinstance(part["__call__"][-1], jax.Array):
             found[layer] = part["__call__"][-1]

@@ -1,5 +1,6 @@
 """Networks of Flax nnx."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from flax import nnx
 
 from lgnn_jax.maps.parameters import path_name
 from lgnn_jax.models.network import Output, Stream, alone, in_order, kernels
+from lgnn_jax.models.outputs import Outputs, callers
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,11 @@ class NnxNetwork:
 
     Attributes:
       make: of `nnx.Rngs`, returns the module. A function or class that stays the same object: what
-        is compiled is kept by it.
-      activations: of a module and images, returns activations by layer, for the analysis.
+        is compiled is kept by it. With `lambda rngs: nnx.clone(module)` of a trained module `init`
+        returns what was trained.
+      activations: of a module and images, returns activations by layer. If None, they are the
+        outputs of the modules that have one kernel, when they were last called; but for those that
+        are called within `nnx.jit`, `nnx.remat` or a loop, which are left out.
       synced: whether the module averages its batch statistics over the devices.
       neuron_axis: of its kernels.
 
@@ -60,7 +65,7 @@ class NnxNetwork:
         rng: jax.Array | None = None,
         activations: bool = False,
     ) -> Output:
-        """See `Network`; raises ValueError for activations that there is no function for."""
+        """See `Network`."""
         # Made anew: what of it is replaced here, a compiled program never computes.
         module = self.make(nnx.Rngs(0))
         for kind, values in ((nnx.Param, params), (nnx.BatchStat, state)):
@@ -72,14 +77,12 @@ class NnxNetwork:
             module.train()
         else:
             module.eval()
+        outputs = Outputs()
+        if activations and self.activations is None:
+            _listen(module, callers(kernels(params)), outputs)
         logits = module(x)
-        named = {}
-        if activations:
-            if self.activations is None:
-                raise ValueError(
-                    "activations are not known of this network: give NnxNetwork a function "
-                    "activations(module, images) that returns them by layer."
-                )
+        named = outputs.found
+        if activations and self.activations is not None:
             named = self.activations(module, x)
         state = self._split(module)[1] if train else state
         return Output(logits.astype(jnp.float32), state, named)
@@ -126,6 +129,26 @@ def _attributes(module: Any, path: str = "") -> list[str]:
     for name, part in items:
         found += _attributes(part, f"{path}/{name}" if path else str(name))
     return found
+
+
+def _listen(module: nnx.Module, layers: dict[str, str], outputs: Outputs) -> None:
+    """Has the parts of a module note what they return; `layers` by the paths of these parts."""
+    for path, part in nnx.iter_modules(module):
+        layer = layers.get("/".join(map(str, path)))
+        if layer is not None:
+            object.__setattr__(part, "__class__", _noting(type(part)))
+            part.lgnn_note = functools.partial(outputs.note, layer)
+
+
+@functools.cache
+def _noting(kind: type[nnx.Module]) -> type[nnx.Module]:
+    """The same kind of module, but that its `lgnn_note` is told of what is returned."""
+
+    def call(self, *args, **kwargs):
+        output = kind.__call__(self, *args, **kwargs)
+        return self.lgnn_note(output) if isinstance(output, jax.Array) else output
+
+    return type(kind)(kind.__name__, (kind,), {"__call__": call})
 
 
 def _reseed(module: nnx.Module, rng: jax.Array) -> None:

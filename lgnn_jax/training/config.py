@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import json
 import math
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import pydantic
 
 from lgnn_jax.maps import table, windows
+from lgnn_jax.maps.words import did_you_mean
 from lgnn_jax.methods import filtering
 from lgnn_jax.methods.method import NAMED, Method
 from lgnn_jax.training import own
@@ -263,12 +263,6 @@ def difference(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
     return [(name, before, after) for (name, before), (_, after) in pairs if before != after]
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """Returns "; did you mean 'x'?" for the entry of `known` that is like `word`, or "."."""
-    close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else "."
-
-
 def _describe(error: dict[str, Any]) -> str:
     """Puts one of pydantic's errors into one sentence."""
     name = ".".join(str(part) for part in error["loc"])
@@ -277,7 +271,7 @@ def _describe(error: dict[str, Any]) -> str:
         for part in error["loc"][:-1]:
             section = getattr(section, str(part), section)
         known = [f.name for f in dataclasses.fields(section)]
-        return f"unknown field {name!r}" + nearest(str(error["loc"][-1]), known)
+        return f"unknown field {name!r}" + did_you_mean(str(error["loc"][-1]), known)
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"] == "json_invalid":

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from lgnn_jax.maps import table
-from lgnn_jax.models import build_network
+from lgnn_jax.models.build import build_network
 from lgnn_jax.models.network import Network, at_path, neurons_last
 from lgnn_jax.training import data, optimizer, own
 from lgnn_jax.training.config import Config, Model, from_json, to_json

@@ -5,17 +5,17 @@ go to a device but those that are looked at.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lgnn_jax.analysis.feature_vis import mean_activations
 from lgnn_jax.maps.shapes import Map
+from lgnn_jax.models.activations import activations
 from lgnn_jax.models.network import Network
 from lgnn_jax.training import checkpoint, data
 from lgnn_jax.training.config import Config, difference
@@ -23,6 +23,8 @@ from lgnn_jax.training.errors import RunError
 from lgnn_jax.training.run_dir import SUMMARY, check_own_files, load_config
 from lgnn_jax.training.session import Plan, plan, tree_sha256
 from lgnn_jax.training.steps import Metrics, TrainState, initial_key, make_eval_step
+
+_BATCH = 100  # images whose activations are computed together
 
 
 class Trained(NamedTuple):
@@ -72,25 +74,17 @@ class Trained(NamedTuple):
           float32 `(n, neurons)` by layer.
 
         Raises:
-          RunError: if one is not finite.
+          RunError: if a layer is unknown or has none, or if one is not finite.
         """
-
-        def apply(images):  # of all layers in one pass
-            named = self.apply(images)
-            for layer in layers:
-                if layer not in named:
-                    raise RunError(f"the network of {self.name} gives no activations of {layer}.")
-            values = [named[layer] for layer in layers]
-            means = [x.mean(tuple(range(1, x.ndim - 1))) for x in values]
-            return jnp.concatenate(means, axis=1)
-
-        ends = np.cumsum([self.kernel(layer).shape[-1] for layer in layers])
-        parts = np.split(mean_activations(apply, images), ends[:-1], axis=1)
-        found = dict(zip(layers, parts, strict=True))
-        for layer, values in found.items():
-            if not np.isfinite(values).all():
-                raise RunError(f"the activations of {layer} in {self.name} are not finite.")
-        return found
+        parts = np.split(images, range(_BATCH, len(images), _BATCH))
+        batches = (data.standardize(part, self.mean, self.deviation) for part in parts)
+        table = {f"^{re.escape(path)}$": found for path, found in self.plan.maps.items()}
+        try:
+            return activations(
+                self.network, batches, self.params, self.state, layers=layers, table=table
+            )
+        except ValueError as error:
+            raise RunError(f"{self.name}: {error}") from error
 
     def evaluate(self, images: np.ndarray, labels: np.ndarray) -> Metrics:
         """Returns loss and accuracy over images, each counted once.

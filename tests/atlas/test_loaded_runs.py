@@ -36,7 +36,7 @@ def test_activations_that_are_not_finite(runs, tiny_dataset, tmp_path, analysis)
     params = jax.tree.map(np.array, t.params)
     params["bn3_1"]["bias"][0] = np.inf
     broken = t._replace(params=params)
-    with pytest.raises(RunError, match="the activations of conv3_1 in constant are not finite"):
+    with pytest.raises(RunError, match="constant: the activations of conv3_1 are not finite"):
         analysis([broken], tiny_dataset, tmp_path)
 
 

@@ -5,9 +5,9 @@ import pytest
 import reference
 
 from lgnn_jax.maps import table
-from lgnn_jax.models import SOM_EXCEPTIONS, build_model
+from lgnn_jax.models.build import build_model
 from lgnn_jax.models.vgg import VGG
-from lgnn_jax.models.wide_resnet import WideResNet
+from lgnn_jax.models.wide_resnet import SOM_EXCEPTIONS, WideResNet
 
 
 def _shapes(name, **options):

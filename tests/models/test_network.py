@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from lgnn_jax.models import build_network
+from lgnn_jax.models.build import build_network
 from lgnn_jax.models.equinox import EquinoxNetwork
 from lgnn_jax.models.linen import LinenNetwork
 from lgnn_jax.models.network import Stream, at_path, kernels, neurons_last
@@ -98,18 +98,14 @@ class EqxNormed(eqx.Module):
         return self.head(self.dropout(jax.nn.relu(x), key=key).mean((1, 2))), state
 
 
-def _last(values):
-    return jnp.moveaxis(values, 0, -1)
-
-
 NETWORKS = {
     "linen": LinenNetwork(Plain()),
     "linen, statistics": LinenNetwork(Normed()),
     "nnx": NnxNetwork(Nnx, activations=lambda m, x: {"blocks/0": m.features(x)}),
-    "equinox": EquinoxNetwork(Eqx, activations=lambda m, x: {"conv2": _last(m.features(x))}),
+    "equinox": EquinoxNetwork(Eqx),
     "equinox, statistics": EquinoxNetwork(partial(eqx.nn.make_with_state(EqxNormed)), keys=True),
 }
-LAST = {"linen": "conv2", "nnx": "blocks/0", "equinox": "conv2"}  # a layer with activations
+LAST = {"linen": "conv2", "nnx": "blocks/0", "equinox": "conv2"}
 
 
 @pytest.fixture
@@ -262,14 +258,6 @@ def test_variables_that_no_trainer_can_keep(tiny_config, tiny_dataset):
 
     with pytest.raises(RunError, match="Cached has the variables cache: a network may have params"):
         Session(tiny_config, tiny_dataset, network=LinenNetwork(Cached()))
-
-
-@pytest.mark.parametrize("make", [lambda: NnxNetwork(Nnx), lambda: EquinoxNetwork(Eqx)])
-def test_activations_that_are_not_known(make):
-    network = make()
-    params, state = network.init(jax.random.key(0), (32, 32, 3))
-    with pytest.raises(ValueError, match=r"give .*Network a function"):
-        network.apply(params, state, jnp.zeros((1, 32, 32, 3)), activations=True)
 
 
 def test_statistics_are_averaged_over_devices(config, tiny_dataset):

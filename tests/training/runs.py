@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from lgnn_jax.models import build_network
+from lgnn_jax.models.build import build_network
 from lgnn_jax.training import run as run_lib
 from lgnn_jax.training.checkpoint import Checkpoints
 from lgnn_jax.training.log import Log

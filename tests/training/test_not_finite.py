@@ -11,7 +11,7 @@ import optax
 import pytest
 import runs
 
-from lgnn_jax.models import build_network
+from lgnn_jax.models.build import build_network
 from lgnn_jax.models.linen import LinenNetwork
 from lgnn_jax.training import checkpoint
 from lgnn_jax.training.errors import RunError

@@ -12,7 +12,7 @@ import pytest
 import reference
 from flax.traverse_util import flatten_dict
 
-from lgnn_jax.models import build_network
+from lgnn_jax.models.build import build_network
 from lgnn_jax.training import data, optimizer
 from lgnn_jax.training.config import Data, Optimizer
 from lgnn_jax.training.session import Session

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lgnn_jax.training.config import nearest
+from lgnn_jax.maps.words import did_you_mean
 
 _CHUNK = 1000  # examples decoded at a time, so that they are not all in memory twice
 _CIFAR = ("cifar10", "cifar100")  # can be prepared here, see cifar.py
@@ -237,7 +237,7 @@ def _builder(name: str, data_dir: str | os.PathLike | None) -> Any:
             return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
-        raise DataError(f"unknown data set {name!r}{nearest(name, known)}") from None
+        raise DataError(f"unknown data set {name!r}{did_you_mean(name, known)}") from None
 
 
 @contextlib.contextmanager
