@@ -1,8 +1,12 @@
 """Locality guided neural networks in JAX: neurons that organise themselves on a map.
 
-It takes one line, in an optax chain:
+One line shows the layer of a network that is trained as a map, by what its neurons do:
 
     import lgnn_jax as lgnn
+
+    places = lgnn.settle(activations)  # (images, neurons), from any framework
+
+One line in an optax chain trains a network so that its filters lie in order:
 
     table = lgnn.som_table(params)
     tx = optax.chain(lgnn.transform(table), optax.sgd(0.1, momentum=0.9))
@@ -14,6 +18,8 @@ and the analysis of maps are in submodules, imported by name.
 from lgnn_jax.maps.explain import explain
 from lgnn_jax.maps.grid import grid, line, ring, som_dimensions
 from lgnn_jax.maps.hexagonal import hexagonal
+from lgnn_jax.maps.settling import settle
+from lgnn_jax.maps.settling_layers import settle_layers
 from lgnn_jax.maps.shapes import Map
 from lgnn_jax.maps.sphere import sphere
 from lgnn_jax.maps.table import LayerMap, layer_maps, som_table
@@ -44,6 +50,8 @@ __all__ = [
     "piecewise_schedule",
     "reorder",
     "ring",
+    "settle",
+    "settle_layers",
     "som_dimensions",
     "som_table",
     "sphere",

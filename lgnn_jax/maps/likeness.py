@@ -33,9 +33,9 @@ def likeness(features: np.ndarray) -> Likeness:
 
     Each sample answers for itself, and a mean over the 15 samples most like it answers again: what
     they share is what they show, and the rest is chance. On the last layer of an ImageNet network
-    and held-out images, that raised Moran's I of a class's responses from .271 to .285 and the share of
-    its neurons in one patch from .21 to .22, at the same correlation of neighbours; on a VGG-11,
-    whose neurons correlate more, it made no difference.
+    and held-out images, that raised Moran's I of the responses to a class from .271 to .285 and the
+    share of its neurons in one patch from .21 to .22, at the same correlation of neighbours; on a
+    VGG-11, whose neurons correlate more, it made no difference.
 
     Args:
       features: `(samples, neurons)`, finite, at least 2 samples.

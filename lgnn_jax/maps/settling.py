@@ -2,10 +2,8 @@
 
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,7 +11,8 @@ from lgnn_jax.maps import starts
 from lgnn_jax.maps.grid import as_map, grid, som_dimensions
 from lgnn_jax.maps.likeness import Likeness, likeness
 from lgnn_jax.maps.shapes import Map, check_map
-from lgnn_jax.maps.swaps import squared_distances, sweeps as swap
+from lgnn_jax.maps.swaps import squared_distances
+from lgnn_jax.maps.swaps import sweeps as swap
 from lgnn_jax.maps.windows import one_line
 
 # Of the longest side of a map: how wide the first neighbourhood is, by the start.
@@ -68,9 +67,9 @@ def settle(
         does not fit, or an argument out of its range.
 
     Reference:
-      The widths fall as in Kohonen's self-organising map, "Self-organized formation of topologically
-      correct feature maps", 1982; to place given vectors by swapping them is a quadratic assignment
-      problem, as in Quadrianto, Song and Smola, "Kernelized sorting", 2009.
+      The widths fall as in Kohonen, "Self-organized formation of topologically correct feature
+      maps", 1982. To give each neuron a place of its own is a quadratic assignment problem, as in
+      Quadrianto, Song and Smola, "Kernelized sorting", 2009.
 
     Example:
       >>> rng = np.random.default_rng(0)
@@ -81,7 +80,7 @@ def settle(
       >>> bool((turned > 0).all() or (turned < 0).all())  # they lie in order
       True
     """
-    features = _checked(features)
+    features = checked_features(features, "features")
     neurons = features.shape[1]
     map = grid(*som_dimensions(neurons)) if map is None else _fitting(map, neurons)
     if len(features) < _FEW:
@@ -90,18 +89,24 @@ def settle(
             f"{1 / np.sqrt(len(features)):.2f} then, and part of the order is chance.",
             stacklevel=2,
         )
-    start = _checked_start(start, neurons)
-    widths = _widths(map, start_width, end_width, sweeps, start)
     found = likeness(features)
     if found.constant.any():
-        warnings.warn(_constant_line(found.constant), stacklevel=2)
-    return _place(found, map, widths, start, seed)
+        warnings.warn(constant_line(found.constant, "features"), stacklevel=2)
+    return place(found, map, start_width, end_width, sweeps, start, seed)
 
 
-def _place(
-    found: Likeness, map: Map, widths: np.ndarray, start: str | np.ndarray, seed: int
+def place(
+    found: Likeness,
+    map: Map,
+    start_width: float | None,
+    end_width: float,
+    sweeps: int,
+    start: Start | Any,
+    seed: int,
 ) -> np.ndarray:
-    """The neuron at each place."""
+    """Returns the neuron at each place of a map with as many, see `settle`."""
+    start = _checked_start(start, map.count)
+    widths = _widths(map, start_width, end_width, sweeps, start)
     squares = squared_distances(map)
     places = _begin(found, map, squares, start, seed)
     fixed = found.constant[places]
@@ -124,7 +129,9 @@ def _begin(found, map, squares, start, seed):
     places[rim] = dead
     if start == "random":
         places[inner] = np.random.default_rng(seed).permutation(live)
-    elif len(live):
+    elif len(live) <= 2:
+        places[inner] = live
+    else:
         values = np.asarray(found.values)
         values = values[np.ix_(live, live)] if len(dead) else values
         embed = starts.spectral if start == "spectral" else starts.principal
@@ -143,8 +150,8 @@ def _rim(squares, count):
     return order[:count], np.sort(order[count:])
 
 
-def _checked(features):
-    """Features as an array of numbers, in their own precision where that is float32 or float64."""
+def checked_features(features: Any, name: str) -> np.ndarray:
+    """Returns features as float32 or float64; raises ValueError in words if they cannot be."""
     try:
         found = np.asarray(features)
         if found.dtype == object or found.dtype.kind not in "fiubV":
@@ -153,16 +160,16 @@ def _checked(features):
             found = found.astype(np.float32)
     except (TypeError, ValueError):
         raise ValueError(
-            f"features must be real numbers (samples, neurons), got {one_line(features):.80}."
+            f"{name} must be real numbers (samples, neurons), got {one_line(features):.80}."
         ) from None
     if found.ndim != 2 or not found.shape[1]:
         raise ValueError(
-            f"features must have shape (samples, neurons), got {found.shape}"
+            f"{name} must have shape (samples, neurons), got {found.shape}"
             + (": take the mean over pixels or tokens first." if found.ndim > 2 else ".")
         )
     if len(found) < 2:
         raise ValueError(
-            f"features must have 2 samples or more, better hundreds, got {len(found)}: what "
+            f"{name} must have 2 samples or more, better hundreds, got {len(found)}: what "
             "neurons have in common shows in how they differ from sample to sample."
         )
     finite = np.isfinite(found)
@@ -170,7 +177,7 @@ def _checked(features):
         sample, neuron = np.argwhere(~finite)[0]
         others = np.count_nonzero(~finite.all(axis=0)) - 1
         raise ValueError(
-            f"features must be finite: neuron {neuron} has {found[sample, neuron]} on sample "
+            f"{name} must be finite: neuron {neuron} has {found[sample, neuron]} on sample "
             f"{sample}" + (f", and {others} other neurons have such values too." if others else ".")
         )
     return found
@@ -228,8 +235,8 @@ def _widths(map, first, last, sweeps, start):
     return np.geomspace(first, last, sweeps).astype(np.float32)
 
 
-def _constant_line(constant, name="features"):
-    """How many neurons are constant, and which."""
+def constant_line(constant: np.ndarray, name: str) -> str:
+    """Returns how many neurons are constant, and which."""
     neurons = np.flatnonzero(constant)
     some = ", ".join(map(str, neurons[:10])) + (", ..." if len(neurons) > 10 else "")
     return (

@@ -1,14 +1,12 @@
 """Where neurons lie before they settle: laid out by a few coordinates of what they do."""
 
 import numpy as np
-from scipy.sparse import csr_array, diags_array
 
 from lgnn_jax.maps.shapes import Map
 
 # Neurons that each is joined to, those most like it. 10 and 30 led to maps that are as good.
 _JOINED = 10
-_ROUNDS = 20  # of the search for leading vectors, each of so many products
-_PRODUCTS = 10
+_STEPS = 64  # of the search for leading vectors; 200 led to maps that are as good
 _ROWS = 2**22  # numbers looked at together, for memory
 
 
@@ -29,19 +27,16 @@ def spectral(likeness: np.ndarray, dimensions: int) -> np.ndarray:
       Belkin and Niyogi, "Laplacian eigenmaps for dimensionality reduction and data
       representation", 2003.
     """
-    graph = _graph(likeness)
-    degrees = graph.sum(axis=1)
-    scale = diags_array(1 / np.sqrt(degrees))
-    walk = (scale @ graph @ scale).tocsr()
-    trivial = np.sqrt(degrees / degrees.sum())
+    neighbours, begins = _graph(likeness)
+    degrees = np.diff(begins, append=len(neighbours))
+    scale = 1 / np.sqrt(degrees)
+    trivial = np.sqrt(degrees / degrees.sum())  # the mode that is the same everywhere
 
-    def smoothed(vectors):
-        # Half of a step stays, so that all eigenvalues are positive; what is constant is no mode.
-        for _ in range(_PRODUCTS):
-            vectors = (vectors + walk @ vectors) / 2
-        return vectors - np.outer(trivial, trivial @ vectors)
+    def walked(vector):
+        vector = scale * np.add.reduceat((scale * vector)[neighbours], begins)
+        return vector - trivial * (trivial @ vector)
 
-    return _leading(smoothed, len(likeness), dimensions) / np.sqrt(degrees)[:, None]
+    return _leading(walked, len(likeness), dimensions) * scale[:, None]
 
 
 def principal(likeness: np.ndarray, dimensions: int) -> np.ndarray:
@@ -52,7 +47,7 @@ def principal(likeness: np.ndarray, dimensions: int) -> np.ndarray:
     rows = likeness.mean(axis=0, keepdims=True)
     centred = likeness - rows - rows.T + rows.mean()
     np.fill_diagonal(centred, np.diag(centred) + 1)  # of a neuron with itself
-    return _leading(lambda vectors: centred @ vectors, len(likeness), dimensions)
+    return _leading(lambda vector: centred @ vector, len(likeness), dimensions)
 
 
 def lay_out(coordinates: np.ndarray, map: Map, places: np.ndarray) -> np.ndarray:
@@ -100,7 +95,11 @@ def lay_out(coordinates: np.ndarray, map: Map, places: np.ndarray) -> np.ndarray
 
 
 def _graph(likeness):
-    """Joins each neuron to those most like it, both ways: sparse `(neurons, neurons)`."""
+    """Joins each neuron to those most like it, and these to it.
+
+    Returns the neurons that each is joined to, one after the other, and where those of each begin.
+    Two that chose each other are joined twice.
+    """
     count = len(likeness)
     joined = min(_JOINED, count - 1)
     step = max(1, _ROWS // count)
@@ -109,23 +108,33 @@ def _graph(likeness):
         part = -likeness[start : start + step]
         part[np.arange(len(part)), np.arange(start, start + len(part))] = np.inf  # itself
         near[start : start + step] = np.argpartition(part, joined - 1, axis=1)[:, :joined]
-    begins = np.arange(0, count * joined + 1, joined)
-    graph = csr_array((np.ones(near.size), near.ravel(), begins), shape=(count, count))
-    return graph.maximum(graph.T).tocsr()
+    ones, others = np.repeat(np.arange(count), joined), near.ravel()
+    first, second = np.concatenate([[ones, others], [others, ones]], axis=1)
+    order = first.argsort(kind="stable")
+    return second[order], np.searchsorted(first[order], np.arange(count))
 
 
 def _leading(multiplied, count, dimensions):
-    """The leading eigenvectors of a symmetric matrix, by what it makes of vectors.
+    """The eigenvectors of a symmetric matrix with the largest eigenvalues, as far as a start needs.
 
-    As good as a start needs them: some rounds of subspace iteration from fixed vectors.
+    By the method of Lanczos, from a fixed vector: `multiplied` says what the matrix makes of one.
     """
-    width = min(count, dimensions + 6)
-    vectors = np.random.default_rng(0).normal(size=(count, width))
-    for _ in range(_ROUNDS):
-        vectors, _ = np.linalg.qr(multiplied(vectors))
-    values, mixed = np.linalg.eigh(vectors.T @ multiplied(vectors))
-    found = (vectors @ mixed[:, ::-1])[:, :dimensions]
-    found = np.pad(found, [(0, 0), (0, dimensions - found.shape[1])])
+    vector = multiplied(np.random.default_rng(0).normal(size=count))
+    basis, products = np.empty((0, count)), np.empty((0, count))
+    while len(basis) < min(_STEPS, count):
+        for _ in range(2):  # once leaves some rounding, and that grows
+            vector = vector - (basis @ vector) @ basis
+        length = np.linalg.norm(vector)
+        if length < 1e-9:
+            break  # all that the matrix makes of the first vector is found
+        basis = np.vstack([basis, vector / length])
+        vector = multiplied(basis[-1])
+        products = np.vstack([products, vector])
+    small = basis @ products.T
+    _, mixed = np.linalg.eigh((small + small.T) / 2)
+    leading = mixed[:, ::-1][:, :dimensions].T @ basis
+    found = np.zeros((count, dimensions))
+    found[:, : len(leading)] = leading.T
     # Signs are those of the largest entries, so that a start depends on nothing else.
     largest = np.abs(found).argmax(axis=0)
     return found * np.where(found[largest, range(dimensions)] < 0, -1, 1)
