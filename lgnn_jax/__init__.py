@@ -1,12 +1,13 @@
 """Locality guided neural networks in JAX: neurons that organise themselves on a map.
 
-One line shows the layer of a network that is trained as a map, by what its neurons do:
+One line lays out the neurons of a trained layer as a map, by what they do:
 
     import lgnn_jax as lgnn
 
     places = lgnn.settle(activations)  # (images, neurons), from any framework
 
-One line in an optax chain trains a network so that its filters lie in order:
+Places are int32 `(neurons,)`: the neuron at each place of a grid, like beside like. One line in an
+optax chain trains a network so that the filters of its layers come to lie in order:
 
     table = lgnn.som_table(params)
     tx = optax.chain(lgnn.transform(table), optax.sgd(0.1, momentum=0.9))

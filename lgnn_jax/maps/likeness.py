@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 # What is left of constant features once their mean is gone, relative to what they were.
-_ROUNDING = 1e-6
+_ROUNDING = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 1e-12}
 # Each sample is smoothed over so many that are most like it, and the correlations of what comes out
 # count so much beside the plain ones. See `likeness`.
 _ALIKE, _WEIGHT = 15, 0.3
@@ -38,7 +38,7 @@ def likeness(features: np.ndarray) -> Likeness:
     VGG-11, whose neurons correlate more, it made no difference.
 
     Args:
-      features: `(samples, neurons)`, finite, at least 2 samples.
+      features: float32 or float64 `(samples, neurons)`, finite, at least 2 samples.
     """
     features, constant = _standardised(features)
     smoothed = _smoothed(features)
@@ -56,7 +56,7 @@ def _standardised(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = sum((features[chunk] / scale).sum(axis=0) for chunk in chunks) / len(features)
     squares = sum(np.square(features[chunk] / scale - mean).sum(axis=0) for chunk in chunks)
     norm = np.sqrt(squares)
-    constant = norm <= _ROUNDING * np.sqrt(len(features))
+    constant = norm <= _ROUNDING[features.dtype] * np.sqrt(len(features))
     norm[constant] = np.inf
     found = np.empty(features.shape, np.float32)
     for chunk in chunks:

@@ -1,6 +1,5 @@
 """The neurons of a trained network find their places: like beside like, by what they do."""
 
-import operator
 import warnings
 from typing import Any, Literal
 
@@ -106,6 +105,7 @@ def place(
 ) -> np.ndarray:
     """Returns the neuron at each place of a map with as many, see `settle`."""
     start = _checked_start(start, map.count)
+    _check_count("seed", seed)
     widths = _widths(map, start_width, end_width, sweeps, start)
     squares = squared_distances(map)
     places = _begin(found, map, squares, start, seed)
@@ -213,13 +213,13 @@ def _checked_start(start, neurons):
     return places.astype(int)
 
 
+def _check_count(name, value):
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{name} must be a whole number, at least 0, got {one_line(value):.80}.")
+
+
 def _widths(map, first, last, sweeps, start):
-    try:
-        sweeps = operator.index(sweeps)
-    except TypeError:
-        sweeps = -1
-    if sweeps < 0:
-        raise ValueError("sweeps must be a whole number, at least 0.")
+    _check_count("sweeps", sweeps)
     for name, width in (("end_width", last), ("start_width", first)):
         number = isinstance(width, (int, float, np.number)) and not isinstance(width, bool)
         if not (number and 0 < width < np.inf) and not (name == "start_width" and width is None):

@@ -1,5 +1,6 @@
 """The layers of a network find their places all at once; see `lgnn_jax.maps.settling` for one."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from lgnn_jax.maps.likeness import Likeness, likeness
 from lgnn_jax.maps.parameters import path_name
-from lgnn_jax.maps.settling import Start, checked_features, place
+from lgnn_jax.maps.settling import Start, checked_features, constant_line, place
 from lgnn_jax.maps.table import LayerMap, SomTable, layer_maps
 from lgnn_jax.maps.windows import one_line
 from lgnn_jax.maps.words import did_you_mean
@@ -85,7 +86,10 @@ def settle_layers(
             alike = [
                 likeness(features[path][:, first : first + layer_map.map.count]) for path in paths
             ]
-            placed = place(_mean(alike), layer_map.map, start_width, end_width, sweeps, start, seed)
+            shared = _mean(alike)
+            if shared.constant.any():
+                warnings.warn(constant_line(shared.constant, " and ".join(paths)), stacklevel=2)
+            placed = place(shared, layer_map.map, start_width, end_width, sweeps, start, seed)
             parts.append(first + placed)
         for path in paths:
             found[path] = np.concatenate(parts)

@@ -70,19 +70,19 @@ def sweeps(
 
 def _sweep(likeness, squares, fixed, places, width):
     windows = [jnp.exp(-x / (2 * width**2)) for x in squares]
-    between = likeness[places[:, None], places]
+    between = likeness[places[:, None], places[None]]
     around = _around(windows, between)
     own = jnp.diag(around)
     # Of two that swap, each would find the other where it no longer is.
     gain = around + around.T - 2 * (1 - _product(windows)) * between
-    gain -= own[:, None] + own
-    gain = jnp.where(fixed[:, None] | fixed, 0, gain)
+    gain -= own[:, None] + own[None]
+    gain = jnp.where(fixed[:, None] | fixed[None], 0, gain)
     # Without an argmax, which takes longer than the rest on CPUs. Gains are symmetric to the last
     # bit, so two places that choose each other have the same largest one.
     best = gain.max(axis=1)
     index = jnp.arange(len(places))
-    mutual = (gain == best[:, None]) & (gain == best)
-    partner = jnp.where(mutual, index, -1).max(axis=1)
+    mutual = (gain == best[:, None]) & (gain == best[None])
+    partner = jnp.where(mutual, index[None], -1).max(axis=1)
     swapping = (best > _ENOUGH) & (partner >= 0)
     # Where several places have the same largest gain with one, it takes the last of them.
     swapping &= swapping[partner] & (partner[partner] == index)

@@ -127,8 +127,8 @@ class EfficientNetLite(nn.Module):
 
     Reference:
       Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019,
-      table 1; Liu, "Higher accuracy on vision models with EfficientNet-Lite", TensorFlow blog,
-      2020. With 1,000 classes Lite0 has 4,652,008 parameters.
+      table 1; Liu, "Higher accuracy on vision models with EfficientNet-Lite", in the TensorFlow
+      blog of March 2020. With 1,000 classes Lite0 has 4,652,008 parameters.
 
     Example:
       >>> network = LinenNetwork(EfficientNetLite(0))
