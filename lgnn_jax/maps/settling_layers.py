@@ -32,7 +32,7 @@ def settle_layers(
 
     What people look at is what neurons do, so give activations, as of `lgnn_jax.activations`.
     Without them, layers settle on their weights, which shows less: on a full VGG-11 the activations
-    of neighbours then correlate .22, instead of .36.
+    of neighbours then correlate .39 on held-out images, instead of .53 (mean of 8 layers).
 
     Args:
       params: any tree of arrays.
