@@ -16,6 +16,7 @@ from lgnn_jax.analysis.feature_vis import visualize
 from lgnn_jax.analysis.filters import filter_features, magnitudes
 from lgnn_jax.analysis.topography import Topography, topography
 from lgnn_jax.atlas import class_sets
+from lgnn_jax.atlas.features import Features
 from lgnn_jax.atlas.measured import Measured, array_name
 from lgnn_jax.atlas.numbers import (
     correlations_entry,
@@ -24,11 +25,13 @@ from lgnn_jax.atlas.numbers import (
     topography_entry,
     visualisations_entry,
 )
+from lgnn_jax.atlas.settled import settle_layer
 from lgnn_jax.atlas.shown import chosen_places, shown_regions
 from lgnn_jax.atlas.view import part_around
 from lgnn_jax.maps.settling_layers import settle_layers
 from lgnn_jax.maps.shapes import Map
 from lgnn_jax.maps.words import did_you_mean
+from lgnn_jax.methods.method import Method
 from lgnn_jax.models.network import Stream
 from lgnn_jax.training import data
 from lgnn_jax.training.config import to_json
@@ -130,6 +133,12 @@ def measure(
         progress(f"{t.name}: activations", 0, 1)
         means[t.name] = t.activations(dataset.test_images, list(maps))
         layers, found = _layers(t, maps, means[t.name], request, progress)
+        if t.config.method == Method():  # nothing has given its neurons places
+            features = Features(means[t.name]).labelled(dataset.test_labels, dataset.class_names)
+            for layer, (entry, pictures) in _settled(t, maps, features, request, progress).items():
+                layers[layer]["settled"] = entry
+                if layer in chosen:
+                    found |= {(layer, what): x for what, x in pictures.items()}
         numbers["runs"][t.name] = {
             "config": json.loads(to_json(t.config)),
             "step": t.step,
@@ -238,6 +247,30 @@ def _resorted(
     for layer, kernel in kernels.items():
         features = filter_features(kernel)[places.get(layer, slice(None))]
         found[layer] = topography(features, maps[layer], shuffles=request.shuffles)
+    return found
+
+
+def _settled(
+    t: Trained,
+    maps: Mapping[str, Map],
+    features: Features,
+    request: Request,
+    progress: Progress,
+) -> dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """By layer, how it settles on its activations for half of the images; and arrays of that."""
+    found = {}
+    for i, (layer, map) in enumerate(maps.items()):
+        progress(f"{t.name}: settling", i, len(maps))
+        try:
+            # With fewer shuffled maps there is no verdict.
+            of = settle_layer(features, layer, map, shuffles=max(99, request.shuffles))
+        except ValueError as error:  # almost all neurons are dead, or there are few images
+            found[layer] = {"refused": str(error)}, {}
+            continue
+        arrays = {"settled_places": of.judged.places}
+        if of.pictures is not None:
+            arrays["settled_responses"] = of.pictures.responses
+        found[layer] = of.as_json(), arrays
     return found
 
 
