@@ -26,6 +26,7 @@ MODULES = (
     "!lgnn_jax.models.(layers|winograd)$",  # what our own networks are made of
     "lgnn_jax.training.data",
     "lgnn_jax.training.config",
+    "lgnn_jax.training.named_maps",
     "lgnn_jax.training.optimizer",
     "lgnn_jax.training.steps",
     "lgnn_jax.training.session",
@@ -44,6 +45,11 @@ MODULES = (
     "lgnn_jax.atlas.analyze",
     "lgnn_jax.atlas.plots",
     "lgnn_jax.atlas.class_sets",
+    "lgnn_jax.atlas.class_pictures",
+    "lgnn_jax.atlas.features",
+    "lgnn_jax.atlas.settled",
+    "lgnn_jax.atlas.settled_files",
+    "lgnn_jax.atlas.folder",
 )
 FLAX_FIELDS = [
     f"{network.__name__}.{field}"

@@ -70,7 +70,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "runs/tiny/figures/conv5_2_classes_3+8.png").exists()
     cli.main(["map", "runs/tiny", "--layers", "conv5_2", "conv1_1", "--samples", "100"])
     said = capsys.readouterr().out
-    assert "32 neurons on map 8x4; settled on 50 samples, judged on 50 others." in said
+    assert "32 neurons on map 8x4, settled on 50 samples, judged on 50 others." in said
     assert (tmp_path / "runs/tiny/map/conv5_2_classes.png").exists()
     with np.load(tmp_path / "runs/tiny/map/places.npz") as places:
         assert {layer: len(x) for layer, x in places.items()} == {"conv5_2": 32, "conv1_1": 4}
