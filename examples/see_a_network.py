@@ -5,8 +5,8 @@
 
 What the 1,280 neurons of its last convolution answer to 3,000 test images of CIFAR-100 is measured.
 On the first 1,500 images the neurons settle; the others say whether the map is real, and make the
-picture. Nothing is trained. It takes about a minute on two CPU cores, and 170 MB of memory for the
-images and network aside. CIFAR-100 is downloaded if it is not in DIR.
+picture. Nothing is trained. It takes about a minute on two CPU cores. CIFAR-100 (170 MB) is downloaded
+if it is not in DIR.
 """
 
 from pathlib import Path
