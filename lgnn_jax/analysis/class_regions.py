@@ -81,7 +81,7 @@ def class_regions(
 
 def regions_on(means: np.ndarray, map: Map) -> Callable[[np.ndarray], ClassRegions]:
     """Returns `class_regions` as a function of places, for many maps of the same neurons."""
-    responses = standardised(means)
+    responses = _standardised(means)
     classes, neurons = responses.shape
     strongest = min(max(2, round(STRONGEST * neurons)), neurons)
     # Equal responses are ranked by chance: their order must not depend on where they lie.
@@ -112,7 +112,7 @@ def regions_on(means: np.ndarray, map: Map) -> Callable[[np.ndarray], ClassRegio
     return found
 
 
-def standardised(means: np.ndarray) -> np.ndarray:
+def _standardised(means: np.ndarray) -> np.ndarray:
     """Returns means with each neuron standardised over the classes; 0 for constant neurons."""
     deviation = means.std(axis=0)
     constant = deviation <= _ROUNDING * np.abs(means).max(axis=0)
@@ -122,14 +122,13 @@ def standardised(means: np.ndarray) -> np.ndarray:
 
 def _largest(chosen, touching):
     """The size of the largest patch of each class, of the places that are chosen for it."""
-    classes, places = np.nonzero(chosen)
+    first, second = touching.T
+    classes, pairs = np.nonzero(chosen[:, first] & chosen[:, second])
     # All classes at once: each place of each class is a node of one graph.
-    node = np.empty(chosen.shape, int)
-    node[classes, places] = np.arange(len(places))
-    owner, pair = np.nonzero(chosen[:, touching[:, 0]] & chosen[:, touching[:, 1]])
-    edges = node[owner[:, None], touching[pair]]
-    largest = np.zeros(len(chosen), int)
-    for patch in connected(edges, np.ones(len(places), bool)):
-        of = classes[patch[0]]
+    ends = classes[:, None] * chosen.shape[1] + touching[pairs]
+    nodes, edges = np.unique(ends, return_inverse=True)
+    largest = np.ones(len(chosen), int)  # there are some neurons, which may all lie alone
+    for patch in connected(edges.reshape(-1, 2), np.ones(len(nodes), bool)):
+        of = nodes[patch[0]] // chosen.shape[1]
         largest[of] = max(largest[of], len(patch))
     return largest
