@@ -40,7 +40,8 @@ def class_regions(
     """Returns how orderly each class looks on a map.
 
     The response of a neuron to a class is its mean for that class, standardised over the classes:
-    so a neuron that is always active counts for nothing. Constant neurons respond with 0.
+    so a neuron that is always active counts for nothing. Constant neurons respond with 0. Of two
+    classes, all responses are 1 or -1: then chance picks the strongest, and Moran's I alone counts.
 
     Args:
       means: `(classes, neurons)`, finite, at least 2 of both; see
