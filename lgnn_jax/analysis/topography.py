@@ -281,20 +281,20 @@ def _morans_i(
 
 
 def _by_distance(correlations: np.ndarray, map: Map, maps: Sequence[np.ndarray]) -> DistanceCurve:
-    count = len(correlations)
-    first, second = np.triu_indices(count, 1)
-    rounded = np.maximum(np.rint(map.distances()[first, second]), 1)
-    order = np.argsort(rounded, kind="stable")
-    first, second = first[order], second[order]
-    distance, begin, pairs = np.unique(
-        rounded[order].astype(int), return_index=True, return_counts=True
-    )
+    rounded = np.maximum(np.rint(map.distances()), 1).astype(int)
+    np.fill_diagonal(rounded, 0)
+    distance, bins, counts = np.unique(rounded, return_inverse=True, return_counts=True)
+    bins = bins.reshape(rounded.shape).astype(np.uint16)  # small, as it is gathered for each map
 
     def curve(j):
-        return np.add.reduceat(correlations[j[first], j[second]], begin) / pairs
+        # Shuffled are the places, so that sums run over correlations as they lie in memory.
+        place = np.argsort(j)
+        sums = np.bincount(bins[place][:, place].ravel(), correlations.ravel())
+        return (sums / counts)[1:]
 
-    value = curve(np.arange(count))
-    return DistanceCurve(distance, pairs, value, np.array([curve(neurons) for neurons in maps]))
+    value = curve(np.arange(len(correlations)))
+    shuffled = np.array([curve(neurons) for neurons in maps])
+    return DistanceCurve(distance[1:], counts[1:] // 2, value, shuffled)
 
 
 def _smoothness(curve: DistanceCurve, map: Map) -> AgainstShuffles:

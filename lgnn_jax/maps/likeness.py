@@ -40,15 +40,15 @@ def likeness(features: np.ndarray) -> Likeness:
     Args:
       features: float32 or float64 `(samples, neurons)`, finite, at least 2 samples.
     """
-    features, constant = _standardised(features)
+    features, constant = standardised(features)
     smoothed = _smoothed(features)
     values = _correlations(features)
     if smoothed is not None:
-        values = _mixed(values, _correlations(_standardised(smoothed)[0]))
+        values = _mixed(values, _correlations(standardised(smoothed)[0]))
     return Likeness(values, constant)
 
 
-def _standardised(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def standardised(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Features less their mean, of norm 1 over the samples; and which are constant, which are 0."""
     largest = np.abs(features).max(axis=0).astype(np.float64)
     scale = np.where(largest > 0, largest, 1)  # so that no square is beyond the range of floats
