@@ -7,8 +7,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import re
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,12 +16,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lgnn_jax.atlas import plots
-from lgnn_jax.atlas.draw import SAFE
+from lgnn_jax.atlas.folder import Folder
 from lgnn_jax.atlas.measured import Measured
 from lgnn_jax.maps.shapes import Map
 from lgnn_jax.training.errors import RunError
-from lgnn_jax.training.files import replace_bytes, replace_text
 
 FOLDER, NUMBERS, ARRAYS = "figures", "analysis.json", "analysis.npz"
 _ABOUT = "about"  # the array that holds what is neither a number nor an array, as JSON
@@ -50,20 +46,7 @@ def write(out: Path, measured: Measured, drawn: Mapping[str, Figure]) -> dict[st
     Raises:
       RunError: if a file cannot be written.
     """
-    document = {**measured.numbers, "figures": list(drawn)}
-    earlier = _figures_before(out)
-    try:
-        for name, figure in drawn.items():
-            plots.save(figure, out / FOLDER / name)
-        for name in earlier - set(drawn):
-            for suffix in plots.SUFFIXES:
-                (out / FOLDER / (name + suffix)).unlink(missing_ok=True)
-        replace_bytes(out / ARRAYS, _packed(measured))
-        replace_text(out / NUMBERS, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    except OSError as error:
-        where = str(error.filename or out).removesuffix(".tmp")
-        raise RunError(f"cannot write to {where}: {error.strerror}.") from error
-    return document
+    return _folder(out).write(measured.numbers, _packed(measured), drawn)
 
 
 def load(folder: Path) -> Measured:
@@ -99,26 +82,12 @@ def load(folder: Path) -> Measured:
 
 
 def check_writable(out: Path) -> None:
-    """Raises RunError unless files can be made in the folder and in that of its figures."""
-    for folder in (out, out / FOLDER):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise RunError(f"cannot write to {folder}: {error.strerror}.") from error
-    for path in (out / NUMBERS, out / ARRAYS):
-        if path.is_dir():
-            raise RunError(f"cannot write to {path}: it is a folder.")
+    """Makes the folder, and raises RunError unless all files can be written there."""
+    _folder(out).check()
 
 
-def _figures_before(out: Path) -> set[str]:
-    """The names of the figures that the analysis.json in a folder says that there are."""
-    try:
-        names = json.loads((out / NUMBERS).read_text())["figures"]
-        return {name for name in names if re.fullmatch(rf"[{SAFE}]+", name)}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()  # there is none, or it is something else
+def _folder(out: Path) -> Folder:
+    return Folder(out, NUMBERS, ARRAYS, FOLDER)
 
 
 def _packed(measured: Measured) -> bytes:

@@ -1,8 +1,5 @@
 """Figures of what was measured: the second step of an analysis, without runs and images."""
 
-import re
-from collections.abc import Iterable
-
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -12,12 +9,13 @@ from lgnn_jax.analysis.filters import magnitudes, normalized_filters
 from lgnn_jax.analysis.shuffles import AgainstShuffles
 from lgnn_jax.analysis.topography import DistanceCurve
 from lgnn_jax.atlas import class_sets, plots
+from lgnn_jax.atlas.class_pictures import ClassPictures, draw_pictures
+from lgnn_jax.atlas.folder import file_names
 from lgnn_jax.atlas.measured import Measured
 from lgnn_jax.atlas.numbers import places_of
-from lgnn_jax.atlas.shown import shown_regions
+from lgnn_jax.atlas.shown import shown_classes, shown_regions
 from lgnn_jax.methods.method import NAMED, Method
 
-SAFE = r"\w.+-"  # in names of files
 _LARGEST = 6  # classes of a set whose maps are shown
 
 
@@ -34,7 +32,7 @@ def draw(measured: Measured) -> dict[str, Figure]:
     drawn["order"] = plots.order_by_layer(_orders(measured), _controls(measured))
     for layer in measured.looked_at:
         drawn |= _layer(measured, layer)
-    return dict(zip(_file_names(drawn), drawn.values(), strict=True))
+    return dict(zip(file_names(drawn), drawn.values(), strict=True))
 
 
 def _first_filters(measured: Measured, layer: str) -> Figure:
@@ -105,7 +103,7 @@ def _alive(measured: Measured, run: str, layer: str, which: str) -> bool:
 
 
 def _layer(measured: Measured, layer: str) -> dict[str, Figure]:
-    """Figures 2 and 3 of one layer, for all runs."""
+    """Figures 2 and 3 of one layer, for all runs, and how it settles."""
     map = measured.maps[layer]
     pictures = {
         run: measured.array(run, layer, "pictures")
@@ -129,6 +127,8 @@ def _layer(measured: Measured, layer: str) -> dict[str, Figure]:
             drawn[f"{layer}_classes_{text}{of}"] = _classes(
                 measured, run, layer, text, pictures.get(run)
             )
+        if "verdict" in measured.layer(run, layer).get("settled", {}):
+            drawn[f"{layer}_settled{of}"] = _settled(measured, run, layer)
         if run in pictures and measured.pictures_of_all:
             drawn[f"{layer}_visualisations{of}"] = plots.visualizations(
                 pictures[run], map, layer, run
@@ -155,6 +155,25 @@ def _classes(
     )
 
 
+def _settled(measured: Measured, run: str, layer: str) -> Figure:
+    """What classes excite before the layer settled, and after."""
+    found = measured.layer(run, layer)["settled"]
+    classes = found["classes"]["by_name"]
+    pictures = ClassPictures(
+        tuple(classes),
+        measured.array(run, layer, "settled_responses"),
+        np.array([x["own_order"] for x in classes.values()]),
+        np.array([x["patch"] for x in classes.values()]),
+    )
+    return draw_pictures(
+        pictures,
+        shown_classes(pictures),
+        measured.maps[layer],
+        measured.array(run, layer, "settled_places"),
+        f"{layer}, {run}, {found['verdict']}",
+    )
+
+
 def _correlations(measured: Measured, run: str, layer: str) -> CorrelationMaps:
     """Those of the chosen filters, from their numbers and their values."""
     map, entry = measured.maps[layer], measured.layer(run, layer)
@@ -172,12 +191,3 @@ def _correlations(measured: Measured, run: str, layer: str) -> CorrelationMaps:
 def _curve(measured: Measured, run: str, layer: str) -> DistanceCurve:
     names = ("distance", "distance_pairs", "distance_values", "distance_shuffled")
     return DistanceCurve(*(measured.array(run, layer, name) for name in names))
-
-
-def _file_names(names: Iterable[str]) -> list[str]:
-    """Names that any file system takes, each once."""
-    found: list[str] = []
-    for name in names:
-        short = re.sub(rf"[^{SAFE}]+", "_", name)[:80]
-        found.append(short if short not in found else f"{short}_{len(found)}")
-    return found

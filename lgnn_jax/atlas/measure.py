@@ -1,7 +1,9 @@
 """Runs in, numbers and arrays out: the first step of an analysis."""
 
 import json
+import re
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -9,12 +11,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from lgnn_jax.analysis.activations import SharedRegions, class_means, shared_regions
-from lgnn_jax.analysis.arrange import arrange
 from lgnn_jax.analysis.correlations import correlation_maps
 from lgnn_jax.analysis.feature_vis import visualize
-from lgnn_jax.analysis.filters import filter_correlations, filter_features, magnitudes
+from lgnn_jax.analysis.filters import filter_features, magnitudes
 from lgnn_jax.analysis.topography import Topography, topography
 from lgnn_jax.atlas import class_sets
+from lgnn_jax.atlas.features import Features
 from lgnn_jax.atlas.measured import Measured, array_name
 from lgnn_jax.atlas.numbers import (
     correlations_entry,
@@ -23,10 +25,14 @@ from lgnn_jax.atlas.numbers import (
     topography_entry,
     visualisations_entry,
 )
+from lgnn_jax.atlas.settled import settle_layer
 from lgnn_jax.atlas.shown import chosen_places, shown_regions
 from lgnn_jax.atlas.view import part_around
+from lgnn_jax.maps.settling_layers import settle_layers
 from lgnn_jax.maps.shapes import Map
 from lgnn_jax.maps.words import did_you_mean
+from lgnn_jax.methods.method import Method
+from lgnn_jax.models.network import Stream
 from lgnn_jax.training import data
 from lgnn_jax.training.config import to_json
 from lgnn_jax.training.errors import RunError
@@ -127,6 +133,12 @@ def measure(
         progress(f"{t.name}: activations", 0, 1)
         means[t.name] = t.activations(dataset.test_images, list(maps))
         layers, found = _layers(t, maps, means[t.name], request, progress)
+        if t.config.method == Method():  # nothing has given its neurons places
+            features = Features(means[t.name]).labelled(dataset.test_labels, dataset.class_names)
+            for layer, (entry, pictures) in _settled(t, maps, features, request, progress).items():
+                layers[layer]["settled"] = entry
+                if layer in chosen:
+                    found |= {(layer, what): x for what, x in pictures.items()}
         numbers["runs"][t.name] = {
             "config": json.loads(to_json(t.config)),
             "step": t.step,
@@ -216,22 +228,60 @@ def _layers(
 def _resorted(
     t: Trained, maps: Mapping[str, Map], request: Request, progress: Progress
 ) -> dict[str, Topography]:
-    """The numbers of each layer's weights, had its filters been sorted onto its map by `arrange`.
+    """The numbers of each layer's weights, had its filters settled by these after training.
 
     Layers that write to one stream of channels share their order.
     """
-    found: dict[str, Topography] = {}
-    for stream in t.network.streams(t.plan.image_shape):
-        progress(f"{t.name}: sorting anew", len(found), len(maps))
-        layers = [layer for layer in stream.writers if layer in maps]
-        if not layers:
-            continue
-        correlations = np.mean([filter_correlations(t.kernel(layer)) for layer in layers], axis=0)
-        order = arrange(correlations, maps[layers[0]])
-        for layer in layers:
-            features = filter_features(t.kernel(layer))[order]
-            found[layer] = topography(features, maps[layer], shuffles=request.shuffles)
+    progress(f"{t.name}: sorting anew", 0, 1)
+    kernels = {layer: t.kernel(layer) for layer in maps}
+    # Filters of a single weight do not correlate, in whatever order.
+    movable = {layer: x for layer, x in kernels.items() if x[..., 0].size > 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dead filters, which are counted in any case
+        places = settle_layers(
+            movable,
+            {f"^{re.escape(layer)}$": maps[layer] for layer in movable},
+            streams=_of_one_map(t.network.streams(t.plan.image_shape), maps),
+        )
+    found = {}
+    for layer, kernel in kernels.items():
+        features = filter_features(kernel)[places.get(layer, slice(None))]
+        found[layer] = topography(features, maps[layer], shuffles=request.shuffles)
     return found
+
+
+def _settled(
+    t: Trained,
+    maps: Mapping[str, Map],
+    features: Features,
+    request: Request,
+    progress: Progress,
+) -> dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """By layer, how it settles on its activations for half of the images; and arrays of that."""
+    found = {}
+    for i, (layer, map) in enumerate(maps.items()):
+        progress(f"{t.name}: settling", i, len(maps))
+        try:
+            # With fewer shuffled maps there is no verdict.
+            of = settle_layer(features, layer, map, shuffles=max(99, request.shuffles))
+        except ValueError as error:  # almost all neurons are dead, or there are few images
+            found[layer] = {"refused": str(error)}, {}
+            continue
+        arrays = {"settled_places": of.judged.places}
+        if of.pictures is not None:
+            arrays["settled_responses"] = of.pictures.responses
+        found[layer] = of.as_json(), arrays
+    return found
+
+
+def _of_one_map(streams: Sequence[Stream], maps: Mapping[str, Map]) -> list[Stream]:
+    """The writers of each stream that have one map, and so can share an order."""
+    writers: dict[tuple[int, Map], list[str]] = {}
+    for i, stream in enumerate(streams):
+        for layer in stream.writers:
+            if layer in maps:
+                writers.setdefault((i, maps[layer]), []).append(layer)
+    return [Stream(tuple(layers)) for layers in writers.values()]
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ class Measured:
         "distance_values" and "distance_shuffled", the fields of
         `lgnn_jax.analysis.topography.DistanceCurve`. Of those that are looked at "correlations",
         float64 `(places, neurons)`; "means", float64 `(classes, neurons)`; and "pictures", float32
-        `(neurons, height, width, colours)` in [0, 1], if any were made. Of the first layer "kernel"
-        and "initial_kernel", if they can be shown.
+        `(neurons, height, width, colours)` in [0, 1], if any were made; and, where they settled,
+        "settled_places", int32 `(places,)`, the neuron at each place, and "settled_responses",
+        float64 `(classes, neurons)`, see `lgnn_jax.atlas.class_pictures`. Of the first layer
+        "kernel" and "initial_kernel", if they can be shown.
       maps: by layer, of every layer.
       class_names: in the order of their labels.
       looked_at: the layers with figures of their own.

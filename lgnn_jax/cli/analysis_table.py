@@ -1,6 +1,7 @@
 """What `lgnn analyze` prints of the order of the maps."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -13,11 +14,7 @@ def analysis(console: Console, document: dict[str, Any]) -> None:
     """Prints the numbers of `lgnn_jax.atlas.analyze.analyze`, a table for each run."""
     for name, found in document["runs"].items():
         say(console, f"\n{name}, step {found['step']:,}: order of the weights on the maps")
-        table = _order(found["layers"])
-        unbounded = console.options.update(max_width=10**6)
-        if console.measure(table, options=unbounded).maximum > console.width:
-            table = _order(found["layers"], fold=True)
-        console.print(table)
+        _print(console, found["layers"], _order)
         for layer, numbers in found["layers"].items():
             dead = len(numbers["weights"]["dead"])
             if dead:
@@ -37,6 +34,30 @@ def analysis(console: Console, document: dict[str, Any]) -> None:
         "\nMoran's I; trust: trustworthiness; dimension: effective dimensionality (before"
         f"\ntraining); {NONE}: not defined, as of dead filters",
     )
+    settled = {
+        name: {x: n["settled"] for x, n in found["layers"].items() if "settled" in n}
+        for name, found in document["runs"].items()
+    }
+    for name, layers in settled.items():
+        if layers:
+            say(console, f"\n{name}: neurons settled on what they do for half of the images")
+            _print(console, layers, _settled)
+    if any(settled.values()):
+        say(
+            console,
+            "\nneighbours, trust: of the other images; one patch: of the neurons that a class"
+            "\nexcites most, the share that lies in one patch (on shuffled maps); before: in the"
+            "\nnetwork's order of neurons",
+        )
+
+
+def _print(console: Console, layers: dict[str, Any], make: Callable[..., Table]) -> None:
+    """Prints a table of layers, with their names broken where it would be too wide."""
+    table = make(layers)
+    unbounded = console.options.update(max_width=10**6)
+    if console.measure(table, options=unbounded).maximum > console.width:
+        table = make(layers, fold=True)
+    console.print(table)
 
 
 def _order(layers: dict[str, Any], *, fold: bool = False) -> Table:
@@ -60,6 +81,30 @@ def _order(layers: dict[str, Any], *, fold: bool = False) -> Table:
             NONE if trust["z"] is None else f"{trust['value']:z.3f}",
             f"{_short(weights['effective_dimensionality'])} "
             f"({_short(before['effective_dimensionality'])})",
+        )
+    return table
+
+
+def _settled(layers: dict[str, Any], *, fold: bool = False) -> Table:
+    """A table of how layers settled; `fold` breaks the layers' names at /."""
+    table = make_table(
+        ("layer", "left"), ("verdict", "left"), ("neighbours", "right"), ("before", "right"),
+        ("trust", "right"), ("one patch", "right"), ("before", "right"),
+    )  # fmt: skip
+    for layer, numbers in layers.items():
+        name = layer.replace("/", "/\n") if fold else layer
+        if "refused" in numbers:
+            table.add_row(name, *[NONE] * 6)
+            continue
+        near, patch = numbers["neighbours"], numbers["classes"]["patch"]
+        table.add_row(
+            name,
+            numbers["verdict"],
+            f"{near['value']:z.3f} ({near['shuffled']:z.3f})",
+            f"{near['own_order']:z.3f}",
+            f"{numbers['trustworthiness']['value']:z.3f}",
+            f"{patch['value']:.0%} ({patch['shuffled']:.0%})",
+            f"{patch['own_order']:.0%}",
         )
     return table
 

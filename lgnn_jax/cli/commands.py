@@ -169,6 +169,92 @@ class Analyze:
     data_dir: _DataDir = None
 
 
+_SOURCE = (
+    "A .npy file with an array (samples, neurons), what each neuron answers to each sample; or an "
+    ".npz file with one such array for each layer, and perhaps labels (samples,) and class_names "
+    "(classes,); or a run directory, whose test images are the samples."
+)
+_LABELS = (
+    "The class of each sample: a .npy file of whole numbers or names, or an .npz file with labels "
+    "and perhaps class_names."
+)
+_SHAPE = (
+    "Shape of the maps: ROWSxCOLUMNS, torus:ROWSxCOLUMNS or hexagonal:ROWSxCOLUMNS for layers of "
+    "as many neurons; grid, torus, hexagonal, line, ring, sphere; or a Python file that defines "
+    "map(neurons), which is run."
+)
+_START = (
+    "Where neurons begin: by modes of the graph of neurons that are alike, by principal "
+    "components, or at random."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShowMap:
+    """See layers of any trained network as maps, where like neurons lie side by side."""
+
+    source: Annotated[
+        tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE|RUN_DIR", help=_SOURCE)
+    ]
+    layers: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="LAYER ...", help_behavior_hint="(default: all)")
+    ] = ()
+    """Layers to look at."""
+    classes: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            metavar="CLASS ...",
+            help_behavior_hint="(default: eight that lie most in one patch, of different kinds)",
+        ),
+    ] = ()
+    """Classes to draw."""
+    labels: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="FILE", help=_LABELS, help_behavior_hint="(default: those in the .npz file)"
+        ),
+    ] = None
+    map: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="SHAPE",
+            help=_SHAPE,
+            help_behavior_hint="(default: the most nearly square grid; of a run, its own maps)",
+        ),
+    ] = None
+    samples: int = 4000
+    """Samples to take at most, drawn at random."""
+    start: Annotated[Literal["spectral", "pca", "random"], tyro.conf.arg(help=_START)] = "spectral"
+    sweeps: int = 60
+    """How often all neurons may change places."""
+    seed: int = 0
+    """Seed of the draw of samples, their halves, shuffled maps and random starts."""
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="DIR", help_behavior_hint="(default: NAME_map beside the file, or RUN_DIR/map)"
+        ),
+    ] = None
+    """Where figures, map.json and places.npz are written."""
+    data_dir: _DataDir = None
+
+
+HOW_TO_READ = """
+Nothing is trained. The neurons of a layer settle on half of the samples; the
+other half is held out, and judges the map: is it clear, weak, or is there none?
+
+LAYER_classes: what classes excite in held-out samples, above in the network's
+order of neurons, below settled. Red neurons answer more to the class than to
+the average one, blue ones less. Where there is a map, red gathers in patches
+below, and classes that are alike have their patches in one place.
+
+LAYER_distance: how much neurons correlate by their distance on the map. Where
+there is a map, the curve of held-out samples begins well above the band of
+shuffled maps, and falls. What the other samples show beyond it is chance.
+
+places.npz has for each layer the neuron at each place, map.json all numbers."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Configs:
     """List the configs that --config knows by name."""
@@ -180,5 +266,6 @@ COMMANDS = {
     "sweep": Sweep,
     "table": Table,
     "analyze": Analyze,
+    "map": ShowMap,
     "configs": Configs,
 }

@@ -2,7 +2,9 @@
 
 import argparse
 import contextlib
+import functools
 import io
+import operator
 import os
 import re
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from lgnn_jax.cli.commands import COMMANDS, Shared, Sweep, Train
+from lgnn_jax.cli.commands import COMMANDS, HOW_TO_READ, Shared, Sweep, Train
 from lgnn_jax.cli.configs import load_config
 from lgnn_jax.cli.errors import ParseError, UsageError
 from lgnn_jax.maps.words import did_you_mean
@@ -35,16 +37,19 @@ def parse(argv: list[str]) -> Any:
             return _cli(Train, default=Train(run=_defaults(argv)), **options)
         if name == "sweep":
             return _cli(Sweep, default=Sweep(run=Shared(**vars(_defaults(argv)))), **options)
-        return _cli(COMMANDS[name], **options)
+        try:
+            return _cli(COMMANDS[name], **options)
+        except SystemExit:  # after --help; tyro would put all of it on one line
+            if name == "map":
+                print(HOW_TO_READ)
+            raise
     if name and not name.startswith("-"):
         close = did_you_mean(name, list(COMMANDS))
         raise ParseError(f"no command {name!r}{close} Known are {', '.join(COMMANDS)}.")
     # By hand above, since tyro's messages name a command's fields by its own inner ones.
-    train, evaluate, sweep, table, analyze, configs = (
-        Annotated[command, tyro.conf.subcommand(name)] for name, command in COMMANDS.items()
-    )
+    named = [Annotated[command, tyro.conf.subcommand(name)] for name, command in COMMANDS.items()]
     return _cli(
-        tyro.conf.OmitSubcommandPrefixes[train | evaluate | sweep | table | analyze | configs],
+        tyro.conf.OmitSubcommandPrefixes[functools.reduce(operator.or_, named)],
         args=argv,
         prog="lgnn",
         description="Neural networks whose neurons organise themselves on a map.",
@@ -94,6 +99,7 @@ def _cli(command: Any, *, args: list[str], prog: str, **options: Any) -> Any:
         lines = [line.strip("│ ") for line in said.getvalue().splitlines()[1:-1]]
         text, *more = re.split(r"\n[─-]+\n", "\n".join(lines).lstrip("-\n"), maxsplit=1)
         text = re.sub(r"^Error parsing run[.\w]*: ", "", " ".join(text.split())).rstrip(".")
+        text = re.sub(r"^(Missing from lgnn \w+: \S+) .*", r"\1", text)  # what it is, is in --help
         close = re.search(r"Perhaps you meant:\n(--[\w.-]+)", "".join(more))
         meant = f"; did you mean {close[1]}?" if close else "."
         raise ParseError(f"{text}{meant} See {prog} --help.") from None

@@ -16,11 +16,11 @@ from lgnn_jax.maps.words import did_you_mean
 from lgnn_jax.methods import filtering
 from lgnn_jax.methods.method import NAMED, Method
 from lgnn_jax.training import own
+from lgnn_jax.training.named_maps import SHAPES
 
 _FORBID_UNKNOWN = pydantic.ConfigDict(extra="forbid")
 
 Variant = Literal["baseline", "constant", "decreasing"] | str
-_MAPS = ("grid", "hexagonal", "line", "ring", "sphere")
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Som:
             with _naming("som.kernel_size"):
                 windows.check_size(self.kernel_size)
         _require(0 <= self.floor <= 1, "som.floor", "in [0, 1]", self.floor)
-        _one_of("som.map", self.map, _MAPS)
+        _one_of("som.map", self.map, SHAPES)
         with _naming("som.table"):
             table.check_table(self.table)
         for key in self.table:

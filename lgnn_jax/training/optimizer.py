@@ -1,20 +1,17 @@
 """The optimiser of a run: its method -> weight decay -> momentum -> piecewise schedule."""
 
-import functools
 import re
 from typing import Any
 
 import numpy as np
 import optax
 
-from lgnn_jax.maps import hexagonal, sphere
-from lgnn_jax.maps.grid import grid, line, ring, som_dimensions
-from lgnn_jax.maps.shapes import Map
+from lgnn_jax.maps.grid import grid
 from lgnn_jax.maps.table import SomTable, layer_maps, som_table
 from lgnn_jax.methods.schedules import piecewise_schedule
 from lgnn_jax.models.wide_resnet import SOM_EXCEPTIONS
-from lgnn_jax.training import own
 from lgnn_jax.training.config import Config
+from lgnn_jax.training.named_maps import named_map
 
 
 def build_optimizer(
@@ -51,30 +48,12 @@ def build_table(config: Config, params: Any, *, neuron_axis: int = -1) -> SomTab
     """Returns the run's SOM table: the config's patterns, the layers left out, then the counts."""
     som = config.som
     wrap = som.padding == "wrap"
-    shape = functools.partial(_shape, som.map, wrap)
     known = {key: dims and grid(*dims, wrap=wrap) for key, dims in som.table.items()}
     counts = {int(key): value for key, value in known.items() if key.isdecimal()}
     patterns = {key: value for key, value in known.items() if not key.isdecimal()}
-    found = {count: shape(count) for count in som_table(params, neuron_axis=neuron_axis)}
+    counted = som_table(params, neuron_axis=neuron_axis)
+    found = {count: named_map(som.map, count, wrap=wrap) for count in counted}
     return {**patterns, **SOM_EXCEPTIONS[som.layers], **found, **counts}
-
-
-def _shape(name: str, wrap: bool, count: int) -> Map:
-    """The map of a layer of so many neurons."""
-    if own.is_file(name):
-        found = own.call(name, "map", count)
-        if not isinstance(found, Map):
-            raise ValueError(f"{name}: map must return a Map, got {type(found).__name__}.")
-        return found
-    m, n = som_dimensions(count)
-    shapes = {
-        "grid": lambda: grid(m, n, wrap=wrap),
-        "hexagonal": lambda: hexagonal.hexagonal(m, n, wrap=wrap),
-        "line": lambda: line(count),
-        "ring": lambda: ring(count),
-        "sphere": lambda: sphere.sphere(count),
-    }
-    return shapes[name]()
 
 
 def learning_rate(config: Config, steps_per_epoch: int) -> optax.Schedule:

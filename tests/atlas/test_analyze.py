@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -14,7 +15,7 @@ def test_from_runs_to_figures_and_numbers(runs, tiny_dataset, tmp_path, analysis
     assert json.loads((tmp_path / "analysis.json").read_text()) == document
     assert document["figures"] == [
         "first_filters", "order", "conv5_2_correlations", "conv5_2_distance",
-        "conv5_2_classes_a+c_baseline", "conv5_2_classes_b_baseline",
+        "conv5_2_classes_a+c_baseline", "conv5_2_classes_b_baseline", "conv5_2_settled_baseline",
         "conv5_2_classes_a+c_constant", "conv5_2_classes_b_constant",
     ]  # fmt: skip
     for name in document["figures"]:
@@ -67,6 +68,19 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "constant, step 4: order of the weights on the maps" in said
     assert "6 figures, PNG and SVG, in runs/tiny/figures/" in said
     assert (tmp_path / "runs/tiny/figures/conv5_2_classes_3+8.png").exists()
+    cli.main(["map", "runs/tiny", "--layers", "conv5_2", "conv1_1", "--samples", "100"])
+    said = capsys.readouterr().out
+    assert "32 neurons on map 8x4; settled on 50 samples, judged on 50 others." in said
+    assert (tmp_path / "runs/tiny/map/conv5_2_classes.png").exists()
+    with np.load(tmp_path / "runs/tiny/map/places.npz") as places:
+        assert {layer: len(x) for layer, x in places.items()} == {"conv5_2": 32, "conv1_1": 4}
+    for argv, message in (
+        (["--layers", "conv9"], "lgnn: no layer 'conv9' with a map; did you mean 'conv"),
+        (["--labels", "x.npy"], "lgnn: --labels is for files: the images of a run have labels of"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main(["map", "runs/tiny", *argv])
+        assert capsys.readouterr().err.startswith(message)
     with pytest.raises(SystemExit):
         cli.main(["analyze", "runs/tiny", "--layers", "conv9"])
     assert capsys.readouterr().err.startswith("lgnn: no convolution 'conv9' with a map")

@@ -113,7 +113,8 @@ def test_what_is_read_back_gives_the_same_figures(measured, tmp_path):
         assert again.arrays[name].dtype == array.dtype
         np.testing.assert_array_equal(again.arrays[name], array)
     document = bundle.write(tmp_path / "two", again, draw(again))
-    assert len(document["figures"]) == 2 + 2 * (2 + 2)  # of each layer two, and one for each run
+    # Of each layer two, one for each run, and one for that without a method.
+    assert len(document["figures"]) == 2 + 2 * (2 + 2 + 1)
     for file in (tmp_path / "one").rglob("*.*"):
         if file.suffix != ".npz":  # which is the same, as far as it is read
             other = tmp_path / "two" / file.relative_to(tmp_path / "one")

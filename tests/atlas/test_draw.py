@@ -6,7 +6,8 @@ from lgnn_jax.analysis.activations import class_means
 from lgnn_jax.analysis.feature_vis import visualize
 from lgnn_jax.analysis.filters import filter_features, normalized_filters
 from lgnn_jax.analysis.topography import topography
-from lgnn_jax.atlas import draw, plots
+from lgnn_jax.atlas import plots
+from lgnn_jax.atlas.folder import file_names
 from lgnn_jax.training import trained
 
 
@@ -91,7 +92,7 @@ def test_runs_of_several_seeds_have_each_their_own_beginning(
 def test_names_of_files():
     """Each once, short, and without what a file system may not take."""
     names = ["a/b", "a_b", "x" * 300, "x" * 301, "c++"]
-    found = draw._file_names(names)
+    found = file_names(names)
     assert found[0] == "a_b"
     assert len(set(found)) == 5
     assert max(map(len, found)) < 90

@@ -25,7 +25,8 @@ def _help(capsys, *argv):
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["train"], ["evaluate"], ["sweep"], ["table"], ["analyze"], ["configs"]]
+    "argv",
+    [[], ["train"], ["evaluate"], ["sweep"], ["table"], ["analyze"], ["map"], ["configs"]],
 )
 def test_help_fits_80_columns(folder, capsys, argv):
     out = _help(capsys, *argv)

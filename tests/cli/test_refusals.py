@@ -14,7 +14,10 @@ from lgnn_jax.training.session import Session
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "Expected one of {train, evaluate, sweep, table, analyze, configs}. See lgnn --help."),
+        (
+            [],
+            "Expected one of {train, evaluate, sweep, table, analyze, map, configs}. See lgnn --h",
+        ),
         (["trian"], "no command 'trian'; did you mean 'train'?"),
         (["train", "3"], "Unrecognized options: 3. See lgnn train --help."),
         (["train", "--run_dirs=x"], "Unrecognized options: --run_dirs=x. See lgnn"),

@@ -13,6 +13,7 @@ from lgnn_jax.atlas.plots.likeness import correlations
 from lgnn_jax.atlas.plots.order import order_by_layer
 from lgnn_jax.atlas.plots.page import OUTLINES, PAGE, SUFFIXES, save
 from lgnn_jax.atlas.plots.pictures import visualizations
+from lgnn_jax.atlas.plots.settled import settled_classes
 
 __all__ = [
     "OUTLINES",
@@ -24,5 +25,6 @@ __all__ = [
     "first_filters",
     "order_by_layer",
     "save",
+    "settled_classes",
     "visualizations",
 ]

@@ -14,19 +14,24 @@ from lgnn_jax.maps.shapes import Map
 
 @styled
 def distance_curves(
-    curves: Mapping[str, DistanceCurve], layer: str, map: Map | tuple[int, int]
+    curves: Mapping[str, DistanceCurve],
+    layer: str,
+    map: Map | tuple[int, int],
+    *,
+    of: str = "weights",
 ) -> Figure:
     """Draws the mean correlation of pairs of filters against their distance on the map, by run.
 
     Distances that fewer pairs have than there are filters are left out.
 
     Args:
-      curves: by run.
+      curves: by run, or by what else they are.
       layer: its name.
       map: on which the filters lie; `(m, n)` for a grid.
+      of: what is correlated.
     """
     map = as_map(map)
-    figure = plain_figure(4.6, 3.2, f"{layer}: correlation of weights by distance, {in_title(map)}")
+    figure = plain_figure(4.6, 3.2, f"{layer}: correlation of {of} by distance, {in_title(map)}")
     ax = figure.subplots()
     for (run, curve), colour in zip(curves.items(), cycle(OUTLINES), strict=False):
         if not (curve.value.any() or curve.shuffled.any()):
