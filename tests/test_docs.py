@@ -77,7 +77,8 @@ def faults_of(page):
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/method.md", "docs/any_network.md"]
+    "page",
+    ["README.md", "CONTRIBUTING.md", "docs/method.md", "docs/any_network.md", "docs/settling.md"],
 )
 def test_links_to_files_lead_somewhere(page):
     text = (ROOT / page).read_text()

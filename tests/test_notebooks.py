@@ -39,8 +39,8 @@ def _outputs(notebook):
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
-def test_there_are_three():
-    assert NAMES == ["colab_tpu", "quickstart", "your_own_network"]
+def test_there_are_four():
+    assert NAMES == ["colab_tpu", "quickstart", "see_a_network", "your_own_network"]
 
 
 @pytest.mark.parametrize("name", NAMES)
