@@ -42,13 +42,13 @@ def test_from_runs_to_figures_and_numbers(runs, tiny_dataset, tmp_path, analysis
 
 
 def test_one_run_without_pictures_and_a_whole_layer(runs, tiny_dataset, tmp_path, analysis):
-    found = trained.load(runs[:1], tiny_dataset)
+    found = trained.load(runs[1:], tiny_dataset)
     document, _ = analysis(found, tiny_dataset, tmp_path, visualize="none", layers=("conv2_1",))
     assert "conv2_1_classes_a+b+c" in document["figures"]
-    assert "visualisations" not in document["runs"]["baseline"]["layers"]["conv2_1"]
+    assert "visualisations" not in document["runs"]["constant"]["layers"]["conv2_1"]
     document, _ = analysis(found, tiny_dataset, tmp_path, visualize="all", layers=("conv2_1",))
     assert "conv2_1_visualisations" in document["figures"]
-    entry = document["runs"]["baseline"]["layers"]["conv2_1"]
+    entry = document["runs"]["constant"]["layers"]["conv2_1"]
     assert entry["visualisations"]["neurons"] == list(range(8))
 
 

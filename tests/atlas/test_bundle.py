@@ -5,6 +5,7 @@ import tempfile
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from lgnn_jax.atlas import analyze, bundle, measure
 from lgnn_jax.atlas.draw import draw
@@ -50,30 +51,6 @@ def test_an_output_that_cannot_be_written_is_known_at_once(
     assert not list((tmp_path / "figures").iterdir())
 
 
-def test_figures_of_an_earlier_analysis_are_replaced(runs, tiny_dataset, tmp_path, analysis):
-    """Those that it wrote, and no others, whatever its analysis.json says."""
-    found = trained.load(runs[:1], tiny_dataset)
-    request = {"visualize": "none", "classes": ("b",)}
-    analysis(found, tiny_dataset, tmp_path, layers=("conv2_1", "conv5_2"), **request)
-    folder = tmp_path / "figures"
-    assert (folder / "conv2_1_distance.svg").exists()
-    (folder / "conv2_1_mine.png").write_text("mine")
-    (tmp_path / "other.png").write_text("mine")
-    path = tmp_path / "analysis.json"
-    before = json.loads(path.read_text())
-    before["figures"] += ["../other", "conv9_missing"]
-    path.write_text(json.dumps(before))
-    document, _ = analysis(found, tiny_dataset, tmp_path, layers=("conv5_2",), **request)
-    left = {file.name for file in folder.iterdir()}
-    expected = {name + suffix for name in document["figures"] for suffix in (".png", ".svg")}
-    assert left == expected | {"conv2_1_mine.png"}
-    assert (tmp_path / "other.png").exists()
-    for damaged in ("{", "[]", '{"figures": 3}', '{"figures": [3]}'):
-        path.write_text(damaged)
-        analysis(found, tiny_dataset, tmp_path, layers=("conv5_2",), **request)
-        assert left == {file.name for file in folder.iterdir()}
-
-
 @pytest.fixture(scope="module")
 def kept():
     """What has been measured for an earlier test."""
@@ -100,6 +77,29 @@ def _measure(runs, dataset):
     ]
     request = measure.Request(layers=("conv5_1", "conv5_2"), classes=("a+c",), steps=2, shuffles=20)
     return measure.measure(found, dataset, request, progress=lambda *_: None)
+
+
+def test_figures_of_an_earlier_analysis_are_replaced(measured, tmp_path):
+    """Those that it wrote, and no others, whatever its analysis.json says."""
+    figures = {name: Figure() for name in ("order", "conv5_2_distance")}
+    bundle.write(tmp_path, measured, {**figures, "conv2_1_distance": Figure()})
+    folder = tmp_path / "figures"
+    assert (folder / "conv2_1_distance.svg").exists()
+    (folder / "conv2_1_mine.png").write_text("mine")
+    (tmp_path / "other.png").write_text("mine")
+    path = tmp_path / "analysis.json"
+    before = json.loads(path.read_text())
+    before["figures"] += ["../other", "conv9_missing"]
+    path.write_text(json.dumps(before))
+    document = bundle.write(tmp_path, measured, figures)
+    left = {file.name for file in folder.iterdir()}
+    expected = {name + suffix for name in document["figures"] for suffix in (".png", ".svg")}
+    assert left == expected | {"conv2_1_mine.png"}
+    assert (tmp_path / "other.png").exists()
+    for damaged in ("{", "[]", '{"figures": 3}', '{"figures": [3]}'):
+        path.write_text(damaged)
+        bundle.write(tmp_path, measured, figures)
+        assert left == {file.name for file in folder.iterdir()}
 
 
 def test_what_is_read_back_gives_the_same_figures(measured, tmp_path):
