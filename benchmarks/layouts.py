@@ -219,12 +219,6 @@ def faq(width: float) -> Layout:
     return layout
 
 
-def arranged(features: np.ndarray, map: Grid) -> np.ndarray:
-    """`lgnn_jax.analysis.arrange`, the control of trained maps."""
-    neurons = vectors(features).astype(np.float64)
-    return arrange(neurons @ neurons.T, map)
-
-
 def tsne_then_settle(features: np.ndarray, map: Grid) -> np.ndarray:
     """`settle` from t-SNE's places instead of its own start."""
     return settle(features, map, start=tsne(50)(features, map), start_width=max(map.sides) / 8)
@@ -244,6 +238,5 @@ LAYOUTS: dict[str, Layout] = {
     "FLAS (vc_flas), radius decay 0.99": flas(0.99),
     "FAQ (scipy), width 1": faq(1.0),
     "FAQ (scipy), width 2": faq(2.0),
-    "lgnn_jax.analysis.arrange": arranged,
     "t-SNE, perplexity 50, then settle": tsne_then_settle,
 }

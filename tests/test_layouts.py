@@ -34,7 +34,6 @@ def features():
         "SOM, batch, 100 epochs",
         "LAS, radius decay 0.9",
         "FAQ (scipy), width 1",
-        "lgnn_jax.analysis.arrange",
     ],
 )
 @pytest.mark.filterwarnings("ignore")
