@@ -12,7 +12,6 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 from scipy.optimize import linear_sum_assignment, quadratic_assignment
 
-from lgnn_jax.analysis.arrange import arrange
 from lgnn_jax.maps.grid import Grid
 from lgnn_jax.maps.settling import settle
 
