@@ -38,7 +38,7 @@ def main(data_dir: Path | None = None, out: Path = Path("efficientnet_lite0")) -
     features = lgnn.activations(network, images, params, state, layers=["features"])["features"]
 
     map = lgnn.grid(40, 32)
-    np.save(out.with_suffix(".npy"), lgnn.settle(features, map))  # by all images
+    np.save(f"{out}.npy", lgnn.settle(features, map))  # by all images
     judged = judge(features, labels, map)  # by half of them
     print(judged)
 

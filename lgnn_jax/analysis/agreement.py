@@ -70,7 +70,12 @@ def agreement(
       (1.0, 1.0, True)
     """
     map = as_map(map)
-    chosen = np.arange(map.count) if neurons is None else np.asarray(neurons, int)
+    chosen = np.arange(map.count) if neurons is None else np.asarray(neurons)
+    inside = chosen.dtype.kind in "iu" and not np.setdiff1d(chosen, np.arange(map.count)).size
+    if not inside or chosen.ndim != 1 or len(np.unique(chosen)) < max(2, len(chosen)):
+        raise ValueError(
+            f"neurons must be two or more of the {map.count} on map {map}, each once, from 0."
+        )
     one, two = (_of_neurons(x, map, chosen) for x in (places, other))
     maps = shuffled_maps(len(chosen), one, shuffles, seed)
     k = min(NEAREST, len(chosen) - 1)

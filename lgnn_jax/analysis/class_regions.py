@@ -82,7 +82,7 @@ def class_regions(
 
 def regions_on(means: np.ndarray, map: Map) -> Callable[[np.ndarray], ClassRegions]:
     """Returns `class_regions` as a function of places, for many maps of the same neurons."""
-    responses = _standardised(means)
+    responses = standardised(means)
     classes, neurons = responses.shape
     strongest = min(max(2, round(STRONGEST * neurons)), neurons)
     # Equal responses are ranked by chance: their order must not depend on where they lie.
@@ -113,8 +113,8 @@ def regions_on(means: np.ndarray, map: Map) -> Callable[[np.ndarray], ClassRegio
     return found
 
 
-def _standardised(means: np.ndarray) -> np.ndarray:
-    """Returns means with each neuron standardised over the classes; 0 for constant neurons."""
+def standardised(means: np.ndarray) -> np.ndarray:
+    """Returns class means with each neuron standardised over the classes; 0 for constant ones."""
     deviation = means.std(axis=0)
     constant = deviation <= _ROUNDING * np.abs(means).max(axis=0)
     centred = means - means.mean(axis=0)

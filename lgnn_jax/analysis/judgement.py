@@ -9,6 +9,7 @@ from lgnn_jax.analysis.agreement import Agreement
 from lgnn_jax.analysis.shuffles import AgainstShuffles
 from lgnn_jax.analysis.topography import Topography
 from lgnn_jax.maps.grid import as_json
+from lgnn_jax.maps.part import part_with
 from lgnn_jax.maps.shapes import Map
 
 
@@ -79,6 +80,12 @@ class Judgement:
     left_out: np.ndarray
 
     @property
+    def compared(self) -> tuple[Map, np.ndarray]:
+        """The part of the map whose neurons vary over both halves, and the neuron at each place."""
+        neurons = np.setdiff1d(self.places, self.left_out)
+        return part_with(self.map, self.places, neurons)
+
+    @property
     def noise(self) -> float:
         """By how much two unrelated neurons correlate by chance: `1 / sqrt(held-out samples)`.
 
@@ -135,8 +142,8 @@ class Judgement:
                 _percents(f"{k} nearest that the other half's map shares", self.other_half.nearest),
                 _numbers("correlation of distances with that map's", self.other_half.distances),
                 _numbers("the same with that from a random start", self.other_start.distances),
-                f"On the half they settled on, neighbours correlate {_two(self.on_settled)}; "
-                f"one pair errs by {self.noise:.2f}.",
+                f"On the half they settled on, neighbours correlate {_two(self.on_settled)} "
+                f"(one pair: +- {self.noise:.2f}).",
             ]
         )
 

@@ -14,9 +14,10 @@ from lgnn_jax.analysis.shuffles import AgainstShuffles, shuffled_maps
 from lgnn_jax.analysis.topography import Topography, topography
 from lgnn_jax.maps import grid
 from lgnn_jax.maps.likeness import standardised
-from lgnn_jax.maps.part import Part
-from lgnn_jax.maps.settling import checked_features, settle
+from lgnn_jax.maps.part import part_with
+from lgnn_jax.maps.settling import check_count, checked_features, settle
 from lgnn_jax.maps.shapes import Map
+from lgnn_jax.maps.windows import one_line
 
 # The rule of the verdict. Both the correlation of neighbours and trustworthiness, of held-out
 # samples, have to come so far on the way from chance, 0, to the most there can be, 1; and neither
@@ -58,7 +59,7 @@ def judge(
     The verdict needs no labels. It rests on two numbers of the held-out samples: the correlation of
     next neighbours, and trustworthiness, which says whether the nearest neurons are also the most
     alike. For each: how far is it on the way from chance to 1, `(value - shuffled) / (1 -
-    shuffled)`, and how often is it so large by chance, p?
+    shuffled)`, and how often is it this large by chance, p?
 
     - "clear map": at least 0.1 for neighbours, at least 0.5 for trustworthiness, both p at most
       0.01.
@@ -107,6 +108,8 @@ def judge(
             f"features must have 4 samples or more, better hundreds, got {count}: half of them "
             "place the neurons, and half judge."
         )
+    check_count("shuffles", shuffles)
+    check_count("seed", seed)
     if shuffles < 99:
         raise ValueError(
             f"shuffles must be at least 99, got {shuffles}: with fewer, p is never as small as "
@@ -122,12 +125,11 @@ def judge(
     live = np.flatnonzero(~(constant | also))
     vary = f"{len(live)} of {neurons} neurons vary over both halves of the samples"
     if len(live) < 2:
-        raise ValueError(f"features: {vary}, and order takes 2 or more.")
+        raise ValueError(f"features: {vary}, and at least 2 are needed.")
     places, of_second, from_random = _settled_thrice(first, second, map, seed, settling)
-    part = Part(map, tuple(np.flatnonzero(np.isin(places, live)).tolist()))
+    part, neurons_there = part_with(map, places, live)
     if not len(part.edges()):
         raise ValueError(f"features: {vary}, and no two of them are neighbours on map {map}.")
-    neurons_there = places[list(part.places)]
     shown = unit_held_out[:, neurons_there]
     own_order = np.argsort(neurons_there)  # neurons of the part as they are numbered
     found = topography(shown.T, part, shuffles=shuffles, seed=seed)
@@ -156,12 +158,17 @@ def judge(
 
 def _checked_labels(labels, count):
     """The class of each sample, from 0."""
-    labels = np.asarray(labels)
+    try:
+        labels = np.asarray(labels)
+        classes, found = np.unique(labels, return_inverse=True)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"labels must be numbers or names, one for each sample, got {one_line(labels):.80}."
+        ) from None
     if labels.shape != (count,):
         raise ValueError(
             f"labels must have shape ({count},), one for each sample, got {labels.shape}."
         )
-    classes, found = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"labels must have at least 2 classes, got {classes[0]} alone.")
     return found

@@ -7,12 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lgnn_jax.analysis.activations import class_means
-from lgnn_jax.analysis.class_regions import class_regions
+from lgnn_jax.analysis.class_regions import class_regions, standardised
 from lgnn_jax.analysis.judgement import Judgement
 from lgnn_jax.atlas import plots
 from lgnn_jax.maps.shapes import Map
-
-_ROUNDING = 1e-6  # deviations of a neuron's means, over the largest of them, that are none
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +22,7 @@ class ClassPictures:
       responses: float64 `(classes, neurons)`: the mean answer of a neuron to a class, standardised
         over all classes, as z-scores; 0 for constant neurons.
       own_patches: float64 `(classes,)`: of the neurons that a class excites most, the share that
-        lies in one patch of the map where neuron j is at place j.
+        lies in one patch where neurons lie as they are numbered.
       patches: the same where the neurons have settled.
     """
 
@@ -48,15 +46,12 @@ def class_pictures(
     held_out = labels[judged.held_out]
     present, numbers = np.unique(held_out, return_inverse=True)
     means = class_means(features[judged.held_out], numbers, len(present))
-    deviations = means.std(axis=0)
-    some = deviations > _ROUNDING * np.abs(means).max(axis=0)
-    responses = np.zeros_like(means)
-    np.divide(means - means.mean(axis=0), deviations, out=responses, where=some)
+    part, settled = judged.compared
     return ClassPictures(
         tuple(class_names[label] for label in present),
-        responses,
-        class_regions(means, judged.map).patch,
-        class_regions(means, judged.map, judged.places).patch,
+        standardised(means),
+        class_regions(means[:, np.sort(settled)], part).patch,
+        class_regions(means[:, settled], part).patch,
     )
 
 

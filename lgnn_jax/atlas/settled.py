@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lgnn_jax.analysis.judgement import Judgement
 from lgnn_jax.analysis.settled import NO_MAP, judge
 from lgnn_jax.analysis.topography import DistanceCurve, correlation_by_distance
@@ -116,14 +118,16 @@ def settle_layer(features: Features, name: str, map: Map | None, **settling: Any
     if features.labels is not None:
         pictures = class_pictures(values, features.labels, features.class_names, judged)
 
+    part, neurons_there = judged.compared
+
     def curve(samples, neurons):
         on_map = values[samples][:, neurons].T
-        return correlation_by_distance(on_map, judged.map, shuffles=_SHUFFLES)
+        return correlation_by_distance(on_map, part, shuffles=_SHUFFLES)
 
     curves = {
         "settled, held-out": judged.order.by_distance,
-        "settled, other samples": curve(judged.settled_on, judged.places),
-        "network's order, held-out": curve(judged.held_out, slice(None)),
+        "settled, other samples": curve(judged.settled_on, neurons_there),
+        "network's order, held-out": curve(judged.held_out, np.sort(neurons_there)),
     }
     return SettledLayer(judged, curves, pictures)
 

@@ -1,6 +1,5 @@
 """Files and figures of settled layers: places.npz, map.json, and pictures."""
 
-import io
 import platform
 import time
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 
 import lgnn_jax
 from lgnn_jax.atlas import plots
+from lgnn_jax.atlas.array_files import npz_bytes
 from lgnn_jax.atlas.class_pictures import draw_pictures
 from lgnn_jax.atlas.folder import Folder, file_names
 from lgnn_jax.atlas.settled import Settled
@@ -53,8 +53,7 @@ def write(
     Raises:
       RunError: if a file cannot be written.
     """
-    places = io.BytesIO()
-    np.savez(places, **{name: x.judged.places for name, x in settled.layers.items()})
+    places = npz_bytes({name: layer.judged.places for name, layer in settled.layers.items()})
     numbers = {
         "date": time.strftime("%Y-%m-%d"),
         **about,
@@ -66,7 +65,7 @@ def write(
             **{package.__name__: package.__version__ for package in (jax, np)},
         },
     }
-    return _folder(out).write(numbers, places.getvalue(), drawn)
+    return _folder(out).write(numbers, places, drawn)
 
 
 def check_writable(out: Path) -> None:

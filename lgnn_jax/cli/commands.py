@@ -204,7 +204,7 @@ class ShowMap:
         tuple[str, ...],
         tyro.conf.arg(
             metavar="CLASS ...",
-            help_behavior_hint="(default: eight that lie most in one patch, of different kinds)",
+            help_behavior_hint="(default: eight different ones with the largest patches)",
         ),
     ] = ()
     """Classes to draw."""

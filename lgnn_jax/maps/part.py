@@ -1,4 +1,4 @@
-"""Some of the places of a map, as a map: without those where neurons lie that say nothing."""
+"""Some of the places of a map, as a map: for leaving out neurons that are constant."""
 
 from dataclasses import dataclass
 
@@ -61,3 +61,21 @@ class Part(Map):
     def __str__(self) -> str:
         """As in "3 places of 8x4"."""
         return f"{self.count} places of {self.whole}"
+
+
+def part_with(map: Map, places: np.ndarray, neurons: np.ndarray) -> tuple[Part, np.ndarray]:
+    """Returns the part of a map on which some neurons lie, and the neuron at each place of it.
+
+    Args:
+      map: any map.
+      places: int `(places,)`, the neuron at each place.
+      neurons: int, those to keep.
+
+    Example:
+      >>> from lgnn_jax.maps.grid import line
+      >>> part, there = part_with(line(4), np.array([3, 0, 2, 1]), np.array([1, 3]))
+      >>> part.places, there.tolist()
+      ((0, 3), [3, 1])
+    """
+    kept = np.flatnonzero(np.isin(places, neurons))
+    return Part(map, tuple(kept.tolist())), np.asarray(places)[kept]

@@ -16,6 +16,7 @@ from lgnn_jax.maps.windows import one_line
 
 # Of the longest side of a map: how wide the first neighbourhood is, by the start.
 _FIRST_WIDTHS = {"spectral": 1 / 8, "pca": 1 / 4, "random": 1 / 2}
+_NARROWEST = 0.1  # in map units; next neighbours weigh 2e-22 then, which float32 still holds
 _FEW = 100  # samples; correlations of unrelated neurons spread by a tenth then
 Start = Literal["spectral", "pca", "random"]
 
@@ -30,36 +31,36 @@ def settle(
     start: Start | Any = "spectral",
     seed: int = 0,
 ) -> np.ndarray:
-    """Returns a place on a map for every neuron of a layer: neurons that do similar things touch.
+    """Returns the neuron at each place of a map, so that neurons that do similar things touch.
 
-    Nothing is trained and nothing of the network changes. Features are what a neuron answers to
-    images, or other samples: the activations of a layer, of a network of any framework.
+    Nothing is trained, and nothing in the network changes. Features are what a layer's neurons
+    answer to images, or to other samples: its activations, from any framework.
 
     Neurons begin where a few coordinates of their correlations put them. Then they swap places, two
     by two, as long as that brings correlated neurons together, in a neighbourhood that narrows: see
     `lgnn_jax.maps.swaps`. On a network of 1,280 neurons 60 sweeps come as far as 200.
 
     Args:
-      features: `(samples, neurons)`, numbers of any type, finite; numpy, JAX or what numpy takes.
-        At least 2 samples. With n samples, the correlations of unrelated neurons spread by
-        1/sqrt(n), and what they happen to be is sorted too: hold the map against other samples,
-        see `lgnn_jax.analysis.settled`.
-      map: of as many places; `(m, n)` for a grid. If None, the most nearly square grid, the one
-        that `som_table` gives.
+      features: `(samples, neurons)`, real numbers of any type, finite; numpy, JAX or what numpy
+        takes. At least 2 samples. With n samples, the correlations of unrelated neurons spread by
+        1/sqrt(n), and chance correlations shape the map as well: check it on other samples, see
+        `lgnn_jax.analysis.settled`.
+      map: with one place for each neuron; `(m, n)` for a grid. If None, the most nearly square
+        grid, the one that `som_table` gives.
       start_width: of the neighbourhood in the first sweep, in map units; the standard deviation of
         a Gaussian. If None, an eighth of the map's longest side, a quarter for "pca", half of it
         for "random", 1 for places that are given; but never less than `end_width`.
-      end_width: in the last sweep, positive, at most `start_width`. They are in a geometric
-        sequence. 0.5 is for next neighbours.
+      end_width: in the last sweep, at least 0.1, at most `start_width`; between them the widths
+        fall geometrically. 0.5 is for next neighbours.
       sweeps: how many, at least 0.
       start: "spectral", modes of the graph that joins neurons that are alike; "pca", principal
         components; "random"; or places, int `(neurons,)`, to go on from.
-      seed: of a random start. Other starts leave nothing to chance.
+      seed: of a random start; other starts do not use it.
 
     Returns:
       int32 `(places,)`: the neuron at each place; `features[:, places]` is the layer in the map's
       order. Neurons that are constant over the samples correlate with none: they lie at the rim,
-      and a warning counts and names them.
+      on a closed map at its first places, and a warning counts and names them.
 
     Raises:
       ValueError: for features of another shape or not finite, fewer than 2 samples, a map that
@@ -82,12 +83,8 @@ def settle(
     features = checked_features(features, "features")
     neurons = features.shape[1]
     map = grid(*som_dimensions(neurons)) if map is None else _fitting(map, neurons)
-    if len(features) < _FEW:
-        warnings.warn(
-            f"features have {len(features)} samples: correlations of unrelated neurons spread by "
-            f"{1 / np.sqrt(len(features)):.2f} then, and part of the order is chance.",
-            stacklevel=2,
-        )
+    if line := few_line(features, "features"):
+        warnings.warn(line, stacklevel=2)
     found = likeness(features)
     if found.constant.any():
         warnings.warn(constant_line(found.constant, "features"), stacklevel=2)
@@ -105,7 +102,7 @@ def place(
 ) -> np.ndarray:
     """Returns the neuron at each place of a map with as many, see `settle`."""
     start = _checked_start(start, map.count)
-    _check_count("seed", seed)
+    check_count("seed", seed)
     widths = _widths(map, start_width, end_width, sweeps, start)
     squares = squared_distances(map)
     places = _begin(found, map, squares, start, seed)
@@ -153,14 +150,17 @@ def _rim(squares, count):
 def checked_features(features: Any, name: str) -> np.ndarray:
     """Returns features as float32 or float64; raises ValueError in words if they cannot be."""
     try:
+        if np.ma.is_masked(features):
+            raise ValueError
         found = np.asarray(features)
-        if found.dtype == object or found.dtype.kind not in "fiubV":
+        if found.dtype.kind not in "fiub" and found.dtype != jnp.bfloat16:
             raise TypeError
-        if found.dtype != np.float64:
-            found = found.astype(np.float32)
+        exact = found.dtype.itemsize <= 2 or found.dtype in (np.float32, bool)
+        found = found.astype(np.float32 if exact else np.float64)
     except (TypeError, ValueError):
         raise ValueError(
-            f"{name} must be real numbers (samples, neurons), got {one_line(features):.80}."
+            f"{name} must be real numbers (samples, neurons), none masked, got "
+            f"{one_line(features):.80}."
         ) from None
     if found.ndim != 2 or not found.shape[1]:
         raise ValueError(
@@ -178,7 +178,7 @@ def checked_features(features: Any, name: str) -> np.ndarray:
         others = np.count_nonzero(~finite.all(axis=0)) - 1
         raise ValueError(
             f"{name} must be finite: neuron {neuron} has {found[sample, neuron]} on sample "
-            f"{sample}" + (f", and {others} other neurons have such values too." if others else ".")
+            f"{sample}" + (f"; so have {others} more of the neurons." if others else ".")
         )
     return found
 
@@ -189,8 +189,8 @@ def _fitting(map, neurons):
         check_map(map)
     if map.count != neurons:
         raise ValueError(
-            f"map {map} has {map.count} places, and features have {neurons} neurons: they must be "
-            "as many."
+            f"map {map} has {map.count} places, and features have {neurons} neurons: the "
+            "numbers must be equal."
         )
     return map
 
@@ -203,7 +203,10 @@ def _checked_start(start, neurons):
                 f"start must be one of {', '.join(_FIRST_WIDTHS)}, or places, got {start!r:.80}."
             )
         return start
-    places = np.asarray(start)
+    try:
+        places = np.asarray(start)
+    except ValueError:  # lists of several lengths
+        places = np.zeros(0)
     valid = places.shape == (neurons,) and places.dtype.kind in "iu"
     if not valid or not np.array_equal(np.sort(places), np.arange(neurons)):
         raise ValueError(
@@ -213,17 +216,20 @@ def _checked_start(start, neurons):
     return places.astype(int)
 
 
-def _check_count(name, value):
+def check_count(name: str, value: Any) -> None:
+    """Raises ValueError for what is no whole number, or below 0."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{name} must be a whole number, at least 0, got {one_line(value):.80}.")
 
 
 def _widths(map, first, last, sweeps, start):
-    _check_count("sweeps", sweeps)
+    check_count("sweeps", sweeps)
     for name, width in (("end_width", last), ("start_width", first)):
         number = isinstance(width, (int, float, np.number)) and not isinstance(width, bool)
-        if not (number and 0 < width < np.inf) and not (name == "start_width" and width is None):
-            raise ValueError(f"{name} must be a positive number, got {one_line(width):.80}.")
+        if not (number and _NARROWEST <= width < np.inf) and (name, width) != ("start_width", None):
+            raise ValueError(
+                f"{name} must be a number, at least {_NARROWEST}, got {one_line(width):.80}."
+            )
     if first is None:
         side = np.ptp(map.positions, axis=0).max() + 1
         first = max(last, side * _FIRST_WIDTHS[start] if isinstance(start, str) else 1.0)
@@ -232,7 +238,19 @@ def _widths(map, first, last, sweeps, start):
             f"start_width must be at least end_width, as neighbourhoods narrow, got {first} and "
             f"{last}."
         )
-    return np.geomspace(first, last, sweeps).astype(np.float32)
+    widths = np.geomspace(first, last, max(sweeps, 2))
+    return widths[len(widths) - sweeps :].astype(np.float32)  # a single sweep is the last one
+
+
+def few_line(features: np.ndarray, name: str) -> str:
+    """Returns what it means that there are so few samples; "" if there are enough."""
+    count = len(features)
+    if count >= _FEW:
+        return ""
+    return (
+        f"{name} have {count} samples: correlations of unrelated neurons spread by "
+        f"{1 / np.sqrt(count):.2f} then, and part of the order is chance."
+    )
 
 
 def constant_line(constant: np.ndarray, name: str) -> str:
@@ -241,5 +259,5 @@ def constant_line(constant: np.ndarray, name: str) -> str:
     some = ", ".join(map(str, neurons[:10])) + (", ..." if len(neurons) > 10 else "")
     return (
         f"{name}: {len(neurons)} of {len(constant)} neurons are constant over the samples, and lie "
-        f"at the rim of the map ({some})."
+        f"at the rim of the map: {some}."
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from lgnn_jax.maps.likeness import Likeness, likeness
 from lgnn_jax.maps.parameters import path_name
-from lgnn_jax.maps.settling import Start, checked_features, constant_line, place
+from lgnn_jax.maps.settling import Start, checked_features, constant_line, few_line, place
 from lgnn_jax.maps.table import LayerMap, SomTable, layer_maps
 from lgnn_jax.maps.windows import one_line
 from lgnn_jax.maps.words import did_you_mean
@@ -48,7 +48,7 @@ def settle_layers(
       start_width: as for `lgnn_jax.settle`, and the others too.
       end_width: see there.
       sweeps: see there.
-      start: see there; by name.
+      start: see there; a name, not places.
       seed: see there.
 
     Returns:
@@ -66,6 +66,13 @@ def settle_layers(
       >>> {path: found.shape for path, found in places.items()}
       {'conv/kernel': (16,)}
     """
+    if activations is not None and not isinstance(activations, Mapping):
+        raise ValueError(
+            f"activations must be arrays by layer, got {type(activations).__name__}: "
+            '{"conv1": array}.'
+        )
+    if not isinstance(streams, (list, tuple)) or not all(hasattr(s, "writers") for s in streams):
+        raise ValueError(f"streams must be a list of lgnn_jax.Stream, got {one_line(streams):.80}.")
     if not isinstance(start, str):
         raise ValueError(f"start must be a name for several layers, got {one_line(start):.80}.")
     maps = layer_maps(params, table, neuron_axis=neuron_axis)
@@ -110,11 +117,16 @@ def _features(
     for name, values in activations.items():
         path = layers.get(name)
         if path is None and name not in parts:
-            raise ValueError(f"activations of {name!r}, no layer{did_you_mean(name, list(layers))}")
+            raise ValueError(
+                f"activations name {name!r:.80}, which is no layer"
+                f"{did_you_mean(str(name), list(layers))}"
+            )
         if path in given:
             raise ValueError(f"activations name {path} twice, also as {name!r}.")
         if path in maps:
             given[path] = checked_features(values, f"activations of {name}")
+            if line := few_line(given[path], f"activations of {name}"):
+                warnings.warn(line, stacklevel=3)
     found = {}
     for path, layer_map in maps.items():
         if path in given:

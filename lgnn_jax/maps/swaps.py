@@ -51,8 +51,9 @@ def sweeps(
         sum over pairs of places p, q of exp(-distance(p, q)^2 / (2 width^2)) likeness(p, q)
 
     the most, where likeness(p, q) is that of the neurons that lie there. Two places that choose
-    each other swap their neurons, all such pairs at once. Each pair by itself raises the sum; many
-    together may lower it, which later sweeps mend.
+    each other swap their neurons, all such pairs at once. Each pair by itself raises the sum. Many
+    together mostly raise it too, but not always: where there is hardly any order, sweeps of one
+    width may go on and lower it by some percent.
 
     Args:
       likeness: float32 `(neurons, neurons)`, symmetric to the last bit, with a diagonal of 0.

@@ -70,6 +70,11 @@ def activations(
       ...     print(layer, values.shape)
       layers_0 (5, 16)
     """
+    if not (hasattr(network, "apply") and hasattr(network, "layers")):
+        raise ValueError(
+            f"network must be a Network, got {type(network).__name__}: wrap a module, as in "
+            "lgnn_jax.models.linen.LinenNetwork(module)."
+        )
     if not callable(reduce):
         raise ValueError(f"reduce must be a function such as jnp.mean, got {one_line(reduce):.80}.")
     if isinstance(layers, str):
@@ -79,7 +84,7 @@ def activations(
     chunks = _chunks(images, batch_size)
     first = next(chunks, None)
     if first is None:
-        raise ValueError("images must be at least one, got none.")
+        raise ValueError("images are empty: give at least one.")
     state = _complete(network, params, state, first)
     counted = _counted(network, params, state, first, layers, table)
     found = {layer: [] for layer, _ in counted}

@@ -105,6 +105,11 @@ def reorder(
     """
     if neuron_axis not in (-1, 0):
         raise ValueError(f"neuron_axis must be -1 or 0, got {one_line(neuron_axis):.80}.")
+    if not isinstance(streams, (list, tuple)):
+        raise ValueError(
+            "streams must be a list of Stream, as of lgnn_jax.layer_chain, got "
+            f"{one_line(streams):.80}."
+        )
     if not isinstance(places, Mapping):
         raise ValueError(f"places must be orders by layer, got {type(places).__name__}.")
     network = _Network(params, state, streams, neuron_axis)
@@ -199,7 +204,7 @@ class _Network:
         """The number of the stream that a layer writes to, if others read it."""
         found = [i for i, stream in enumerate(self.streams) if layer in stream.writers]
         if len(found) > 1:
-            raise ValueError(f"{layer} writes to {len(found)} of the streams: one is possible.")
+            raise ValueError(f"{layer} writes to {len(found)} of the streams: only one is allowed.")
         if not found or not self.streams[found[0]].readers:
             raise ValueError(
                 f"no layer reads {layer}, by the streams: the outputs of a last layer, the logits, "
@@ -237,13 +242,13 @@ class _Network:
                 )
             if any(path.isdecimal() for path in self.arrays["state"]):
                 raise ValueError(
-                    f"the statistics of {norm} cannot be told: the state has numbers for names, as "
-                    "of EquinoxNetwork."
+                    f"the statistics of {norm} cannot be identified: the state has numbers for "
+                    "names, as of EquinoxNetwork."
                 )
         for reader in stream.readers:
             reader = self.layer(reader)
             if sum(reader in other.readers for other in self.streams) > 1:
-                raise ValueError(f"{reader} reads several of the streams: one is possible.")
+                raise ValueError(f"{reader} reads several of the streams: only one is allowed.")
             found.append(self._read(reader, order))
         return found
 

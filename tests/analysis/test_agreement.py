@@ -110,5 +110,12 @@ def test_what_does_not_fit():
         agreement(np.arange(6), np.zeros(6, int), (3, 2))
     with pytest.raises(ValueError, match="must name each of the 6 neurons on map 3x2 once"):
         agreement(np.arange(5), np.arange(6), (3, 2))
-    with pytest.raises(ValueError, match="holds a single neuron"):
+    with pytest.raises(ValueError, match="two or more of the 6 on map 3x2, each once"):
         agreement(np.arange(6), np.arange(6), (3, 2), neurons=[2])
+
+
+@pytest.mark.parametrize("neurons", [[99, 1], [1, 1, 2], [-1, 2], [True] * 12, [3], [[1, 2]]])
+def test_neurons_to_compare_are_some_of_the_map(neurons):
+    places = np.arange(12)
+    with pytest.raises(ValueError, match="two or more of the 12 on map 4x3, each once"):
+        agreement(places, places, (4, 3), neurons=np.array(neurons))

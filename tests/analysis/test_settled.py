@@ -1,13 +1,16 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import lgnn_jax as lgnn
+from lgnn_jax.analysis import settled
 from lgnn_jax.analysis.activations import class_means
 from lgnn_jax.analysis.agreement import agreement
 from lgnn_jax.analysis.class_regions import class_regions
 from lgnn_jax.analysis.settled import CHANCE, CLEAR, WEAK, judge
+from lgnn_jax.analysis.shuffles import AgainstShuffles
 from lgnn_jax.analysis.topography import correlation_by_distance, neighbour_correlation
 from lgnn_jax.analysis.trustworthiness import trustworthiness
 from lgnn_jax.maps.settling import settle
@@ -295,7 +298,7 @@ def test_few_neurons():
     assert judge(features[:, :2]).verdict == "no map"  # there is but one order of two
     assert judge(features).verdict == "no map"
     for few in (features[:, :1], features * [0, 0, 1], np.ones((40, 3))):
-        with pytest.raises(ValueError, match=r"neurons vary over both halves .* takes 2 or more"):
+        with pytest.raises(ValueError, match=r"neurons vary over both .* at least 2 are needed"):
             judge(few)
 
 
@@ -328,3 +331,36 @@ def test_what_cannot_be_judged():
     features[31, 4] = np.nan
     with pytest.raises(ValueError, match="neuron 4 has nan on sample 31"):
         judge(features)
+
+
+@pytest.mark.parametrize("chance", ["neighbours", "trustworthiness"])
+def test_a_map_takes_both_statistics_beyond_chance(chance):
+    def against(value, shuffled):
+        return AgainstShuffles(value, np.full(199, shuffled))
+
+    statistics = {"neighbours": against(0.5, 0.0), "trustworthiness": against(0.9, 0.5)}
+    order = SimpleNamespace(**statistics)
+    assert settled._verdict(order, 500)[0] == "clear map"
+    # As far from the mean of the shuffles, but some of these come as far.
+    value, shuffled = statistics[chance].value, statistics[chance].shuffled.copy()
+    shuffled[:20] = value
+    setattr(order, chance, AgainstShuffles(value, shuffled))
+    verdict, reason = settled._verdict(order, 500)
+    assert verdict == "no map"
+    assert "by chance (p = 0.1" in reason
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shuffles": 99.5}, "shuffles must be a whole number"),
+        ({"shuffles": "x"}, "shuffles must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number, at least 0, got -1"),
+        ({"labels": [[0], [1, 2]]}, "labels must be numbers or names"),
+        ({"labels": [None, 1] * 20}, "labels must be numbers or names"),
+    ],
+)
+def test_what_judge_cannot_take(options, message):
+    features = np.random.default_rng(0).normal(size=(40, 6))
+    with pytest.raises(ValueError, match=message):
+        judge(features, **options)

@@ -268,8 +268,8 @@ def test_constant_neurons_lie_at_the_rim():
     dead = [3, 10, 20, 21, 35]
     features[:, dead] = 2
     expected = (
-        r"features: 5 of 36 neurons are constant over the samples, and lie at the rim of the map "
-        r"\(3, 10, 20, 21, 35\)\."
+        r"features: 5 of 36 neurons are constant over the samples, and lie at the rim of the map: "
+        r"3, 10, 20, 21, 35\."
     )
     rim = [p for p, (i, j) in enumerate(lgnn.grid(6, 6).positions) if {i, j} & {0, 5}]
     for start in ("spectral", "pca", "random", np.arange(36)):
@@ -280,7 +280,7 @@ def test_constant_neurons_lie_at_the_rim():
 
 
 def test_nothing_but_constant_neurons():
-    with pytest.warns(UserWarning, match=r"12 of 12 .*\(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, \.\.\.\)"):
+    with pytest.warns(UserWarning, match=r"12 of 12 .*: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, \.\.\."):
         assert is_order(lgnn.settle(np.ones((100, 12))), 12)
 
 
@@ -299,7 +299,7 @@ INF[0, 0] = -np.inf
 @pytest.mark.parametrize(
     ("features", "options", "message"),
     [
-        (NAN, {}, "neuron 5 has nan on sample 3, and 1 other neurons? "),
+        (NAN, {}, "neuron 5 has nan on sample 3; so have 1 more of the neurons"),
         (INF, {}, r"neuron 0 has -inf on sample 0\."),
         (GOOD[:1], {}, "2 samples or more.* got 1"),
         (GOOD[0], {}, r"\(samples, neurons\), got \(12,\)"),
@@ -316,12 +316,15 @@ INF[0, 0] = -np.inf
         (GOOD, {"start": np.arange(12.0)}, "each of 12 neurons once"),
         (GOOD, {"sweeps": -1}, "sweeps must be a whole number, at least 0, got -1"),
         (GOOD, {"sweeps": 1.5}, "sweeps must be a whole number, at least 0, got 1.5"),
-        (GOOD, {"end_width": 0}, "end_width must be a positive number, got 0"),
-        (GOOD, {"start_width": np.nan}, "start_width must be a positive number, got nan"),
-        (GOOD, {"start_width": 0.1}, "at least end_width"),
+        (GOOD, {"end_width": 0}, "end_width must be a number, at least 0.1, got 0"),
+        (GOOD, {"start_width": np.nan}, "start_width must be a number, at least 0.1, got nan"),
+        (GOOD, {"start_width": 0.2}, "at least end_width"),
         (GOOD, {"seed": -1, "start": "random"}, "seed must be"),
+        (GOOD, {"start": [[0], [1, 2]]}, "each of 12 neurons once"),
+        (GOOD, {"end_width": 1e-30}, "at least 0.1"),
+        (np.ma.masked_greater(GOOD, 2), {}, "none masked"),
     ],
-    ids=range(21),
+    ids=range(24),
 )
 def test_bad_input_is_refused_in_one_line(features, options, message):
     with pytest.raises(ValueError, match=message) as raised:
@@ -391,6 +394,8 @@ def test_layers_of_a_stream_share_their_places_and_can_be_reordered():
     assert not np.array_equal(*alone.values())
     found = lgnn.settle_layers(params, {16: (4, 4)}, activations=features, streams=streams)
     np.testing.assert_array_equal(found["conv1/kernel"], found["conv2/kernel"])
+    for places in alone.values():  # a compromise, not the places of one of them
+        assert not np.array_equal(found["conv1/kernel"], places)
     moved, _ = lgnn.reorder(params, found, streams)
     expected = params["head"]["kernel"][found["conv1/kernel"]]
     np.testing.assert_allclose(moved["head"]["kernel"], expected, rtol=1e-6)
@@ -402,7 +407,7 @@ def test_layers_of_a_stream_share_their_places_and_can_be_reordered():
 @pytest.mark.parametrize(
     ("activations", "message"),
     [
-        ({"conv3": GOOD}, "activations of 'conv3', no layer; did you mean 'conv"),
+        ({"conv3": GOOD}, "activations name 'conv3', which is no layer; did you mean 'conv"),
         ({"conv1": GOOD}, "activations of conv1/kernel have 12 neurons, and its kernel has 16"),
         ({"conv1": NAN}, "activations of conv1 must be finite: neuron 5"),
         ({"conv1": on_a_map(lgnn.line(16)), "conv1/kernel": GOOD}, "conv1/kernel twice"),
@@ -413,6 +418,41 @@ def test_activations_that_are_no_layers(activations, message):
         lgnn.settle_layers(network(), {16: (4, 4)}, activations=activations)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activations": [GOOD]}, "activations must be arrays by layer, got list"),
+        ({"activations": {1: GOOD}}, "activations name 1, which is no layer"),
+        ({"streams": "conv1"}, "streams must be a list of lgnn_jax.Stream, got 'conv1'"),
+        ({"streams": None}, "streams must be a list of lgnn_jax.Stream, got None"),
+        ({"streams": lgnn.Stream(("conv1",))}, "streams must be a list"),
+    ],
+)
+def test_what_is_no_stream_and_no_activations(options, message):
+    with pytest.raises(ValueError, match=message):
+        lgnn.settle_layers(network(), {16: (4, 4)}, **options)
+
+
+def test_a_layer_with_few_samples_is_named():
+    features = {"conv1": np.random.default_rng(0).normal(size=(30, 16))}
+    with pytest.warns(UserWarning, match="activations of conv1 have 30 samples"):
+        lgnn.settle_layers(network(), {16: (4, 4)}, activations=features)
+
+
+def test_a_neuron_is_constant_in_a_stream_if_it_is_in_all_its_layers():
+    params, map = network(), lgnn.grid(4, 4)
+    streams = [lgnn.Stream(("conv1", "conv2"), readers=("head",))]
+    features = {"conv1": on_a_map(map), "conv2": on_a_map(map, seed=1)}
+    features["conv1"][:, [2, 5]] = features["conv2"][:, 5] = 0
+    with pytest.warns(UserWarning, match=r"conv1/kernel and conv2/kernel: 1 of 16 .*: 5\."):
+        lgnn.settle_layers(params, {16: (4, 4)}, activations=features, streams=streams)
+
+
+def test_whole_numbers_beyond_float32():
+    features = np.random.default_rng(0).integers(5, size=(200, 16))
+    np.testing.assert_array_equal(lgnn.settle(features + 10**9), lgnn.settle(features))
+
+
 def test_several_layers_do_not_start_from_the_same_places():
     with pytest.raises(ValueError, match="start must be a name"):
         lgnn.settle_layers(network(), {16: (4, 4)}, start=np.arange(16))
@@ -421,5 +461,5 @@ def test_several_layers_do_not_start_from_the_same_places():
 def test_constant_neurons_are_named_with_their_layer():
     params = network()
     params["conv1"]["kernel"][..., 3] = 0
-    with pytest.warns(UserWarning, match=r"conv1/kernel: 1 of 16 .* \(3\)"):
+    with pytest.warns(UserWarning, match=r"conv1/kernel: 1 of 16 .*: 3\."):
         lgnn.settle_layers(params, {16: (4, 4)})

@@ -243,7 +243,7 @@ UP = np.arange(8)
             {"conv1": UP},
             [Stream(("conv1",), ("bn",), ("conv2",))],
             {"state": {"000": np.zeros(8)}},
-            "the statistics of bn cannot be told: the state has numbers for names",
+            "the statistics of bn cannot be identified: the state has numbers for names",
         ),
         (
             CONVS | _params(skip=(1, 1, 3, 8)),

@@ -259,3 +259,38 @@ def test_layers_that_have_no_map_to_judge_do_not_stop_an_analysis(
     assert entry == {"refused": "0 of 4 neurons vary."}
     rows = [x for x in printed(found.numbers).splitlines() if x.startswith("conv5_2 ")]
     assert rows[1].split() == ["conv5_2", *["\u2013"] * 6]
+
+
+def test_neurons_that_never_answer_are_in_no_curve_and_in_no_patch(features):
+    """As they are in no number of the judgement beside them."""
+    values = features.layers["a/sheet"].copy()
+    values[:, ::3] = 0
+    found = settled.settle_layer(
+        Features({"a": values}).labelled(features.labels, NAMES), "a", lgnn.grid(8, 6), shuffles=99
+    )
+    live = np.setdiff1d(np.arange(48), np.arange(0, 48, 3))
+    held_out = found.judged.held_out
+    assert found.judged.left_out.tolist() == list(range(0, 48, 3))
+    pairs = found.curves["settled, other samples"].pairs
+    assert pairs.sum() == len(live) * (len(live) - 1) / 2
+    own = found.curves["network's order, held-out"]
+    assert own.pairs.tolist() == pairs.tolist()
+    where = np.argsort(found.judged.places)
+    on_map = np.sort(where[live])  # the places that live neurons have, whichever these are
+    distances = np.rint(found.judged.map.distances()[np.ix_(on_map, on_map)])
+    correlations = np.corrcoef(values[held_out][:, live].T)
+    first, second = np.triu_indices(len(live), 1)
+    beside = distances[first, second] <= 1
+    assert own.value[0] == pytest.approx(correlations[first, second][beside].mean(), rel=1e-6)
+    assert found.pictures.patches.mean() == pytest.approx(found.judged.classes.patch.value)
+
+
+def test_layers_may_be_called_like_arguments_of_numpy(features, tmp_path):
+    values = features.layers["noise"]
+    only = Features({"file": values, "allow_pickle": values, "args": values})
+    maps = dict.fromkeys(only.layers)
+    found = settled.settle_all(only, maps, shuffles=99, sweeps=1, progress=lambda *_: None)
+    settled_files.write(tmp_path, found, {}, {})
+    with np.load(tmp_path / settled_files.PLACES) as places:
+        assert sorted(places.files) == ["allow_pickle", "args", "file"]
+        np.testing.assert_array_equal(places["file"], found.layers["file"].judged.places)
