@@ -236,6 +236,5 @@ LAYOUTS: dict[str, Layout] = {
     "FLAS (vc_flas), radius decay 0.93": flas(0.93),
     "FLAS (vc_flas), radius decay 0.99": flas(0.99),
     "FAQ (scipy), width 1": faq(1.0),
-    "FAQ (scipy), width 2": faq(2.0),
     "t-SNE, perplexity 50, then settle": tsne_then_settle,
 }
