@@ -70,7 +70,7 @@ def activations(
       ...     print(layer, values.shape)
       layers_0 (5, 16)
     """
-    if not (hasattr(network, "apply") and hasattr(network, "layers")):
+    if not (hasattr(network, "apply") and hasattr(network, "layers") and hasattr(network, "init")):
         raise ValueError(
             f"network must be a Network, got {type(network).__name__}: wrap a module, as in "
             "lgnn_jax.models.linen.LinenNetwork(module)."

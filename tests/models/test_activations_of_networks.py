@@ -400,8 +400,8 @@ def test_a_network_without_activations():
 @pytest.mark.parametrize(
     ("images", "options", "match"),
     [
-        (IMAGES[:0], {}, "images must be at least one, got none"),
-        (iter([]), {}, "images must be at least one, got none"),
+        (IMAGES[:0], {}, "images are empty: give at least one"),
+        (iter([]), {}, "images are empty: give at least one"),
         (IMAGES[0], {}, r"got shape \(16, 16, 3\): a single image goes in as image\[None\]"),
         (list(IMAGES), {}, r"images must be \(n, height, width, channels\), got shape \(16, 16, 3"),
         (IMAGES.tolist(), {}, "each batch of images must be an array .*, got list"),
@@ -459,3 +459,9 @@ def test_statistics_and_keys_of_equinox():
     logits = network.apply(params, state, IMAGES).logits
     assert found["conv"].shape == (7, 8)
     np.testing.assert_allclose(found["head"], logits, atol=1e-6)
+
+
+def test_a_module_is_to_be_wrapped():
+    images = np.zeros((2, 8, 8, 3), np.float32)
+    with pytest.raises(ValueError, match=r"network must be a Network, got Dense: wrap a module"):
+        lgnn.activations(nn.Dense(3), images, {})
