@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lgnn_jax.atlas.array_files import read_arrays
+from lgnn_jax.atlas.array_files import SUFFIXES, read_arrays
 from lgnn_jax.maps.settling import checked_features
 from lgnn_jax.maps.words import did_you_mean
 from lgnn_jax.training import data
@@ -168,7 +168,8 @@ def _fault(values: np.ndarray) -> str:
         more = ": take the mean over pixels or tokens first." if values.ndim > 2 else "."
         return f"must have shape (samples, neurons), got {values.shape}{more}"
     if values.dtype.kind not in "fiub":
-        return f"must hold real numbers, got {values.dtype}."
+        stored = ": .npy files cannot store bfloat16, save float32." if values.dtype == "V2" else "."
+        return f"must hold real numbers, got {values.dtype}{stored}"
     if min(values.shape) < 2:
         return f"must have two samples and two neurons at least, got {values.shape}."
     return ""
@@ -176,6 +177,8 @@ def _fault(values: np.ndarray) -> str:
 
 def _classes_alone(path: Path) -> _Classes:
     """The classes in a file of labels."""
+    if path.suffix not in SUFFIXES:
+        raise DataError(f"--labels must be a .npy or .npz file, got {path}.")
     arrays = read_arrays(path)
     if list(arrays) == [path.stem]:  # a .npy file
         arrays = {_LABELS: arrays[path.stem]}

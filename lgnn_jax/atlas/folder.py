@@ -91,14 +91,16 @@ class Folder:
 
 
 def file_names(names: Iterable[str]) -> list[str]:
-    """Returns names that any file system takes, each once.
+    """Returns names that any file system takes, each once, also where case does not count.
 
     Example:
-      >>> file_names(["a/b", "a_b"])
-      ['a_b', 'a_b_1']
+      >>> file_names(["a/b", "a_b", "A_b"])
+      ['a_b', 'a_b_1', 'A_b_2']
     """
-    found: list[str] = []
+    found: dict[str, str] = {}  # by what a file system without cases makes of it
     for name in names:
         short = re.sub(rf"[^{_SAFE}]+", "_", name)[:80]
-        found.append(short if short not in found else f"{short}_{len(found)}")
-    return found
+        while short.casefold() in found:
+            short = f"{short}_{len(found)}"
+        found[short.casefold()] = short
+    return list(found.values())

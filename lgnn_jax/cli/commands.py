@@ -252,7 +252,8 @@ LAYER_distance: how much neurons correlate by their distance on the map. Where
 there is a map, the curve of held-out samples begins well above the band of
 shuffled maps, and falls. What the other samples show beyond it is chance.
 
-places.npz has for each layer the neuron at each place, map.json all numbers."""
+places.npz has the map of each layer that is judged and drawn: the neuron at
+each place. map.json has all numbers."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -257,7 +257,8 @@ def constant_line(constant: np.ndarray, name: str) -> str:
     """Returns how many neurons are constant, and which."""
     neurons = np.flatnonzero(constant)
     some = ", ".join(map(str, neurons[:10])) + (", ..." if len(neurons) > 10 else "")
+    are, lie = ("are", "lie") if len(neurons) > 1 else ("is", "lies")
     return (
-        f"{name}: {len(neurons)} of {len(constant)} neurons are constant over the samples, and lie "
-        f"at the rim of the map: {some}."
+        f"{name}: {len(neurons)} of {len(constant)} neurons {are} constant over the samples, and "
+        f"{lie} at the rim of the map: {some}."
     )

@@ -30,8 +30,9 @@ def call(file: str, name: str, *args: Any) -> Any:
       ValueError: if there is no such file, or it or its function fails, in one line; or if it
         defines no such function.
     """
+    function = load(file, name)
     with _naming(f"{file}, {name}"):
-        return load(file, name)(*args)
+        return function(*args)
 
 
 @functools.cache
@@ -39,7 +40,8 @@ def load(file: str, name: str) -> Callable[..., Any]:
     """Runs a Python file and returns a function that it defines; raises as `call`."""
     path = Path(file)
     if not path.is_file():
-        raise ValueError(f"there is no file {file!r} in {Path.cwd()}.")
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise ValueError(f"there is no file {file!r}{where}.")
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:

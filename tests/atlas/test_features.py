@@ -1,5 +1,6 @@
 """What `lgnn map` reads, and what it refuses."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -91,6 +92,10 @@ def _nan(values):
         ({"conv": CONV, "x": CONV[0]}, {"layers": ["x"]}, "net.npz: x must have shape (samples"),
         ({"conv": CONV[:, :1]}, {}, "conv must have two samples and two neurons at least, got (10"),
         ({"conv": CONV * 1j}, {}, "net.npz: conv must hold real numbers, got complex128."),
+        (
+            {"conv": CONV.astype(jnp.bfloat16)}, {},
+            "conv must hold real numbers, got |V2: .npy files cannot store bfloat16, save float32.",
+        ),
         ({"conv": CONV}, {"layers": ["cov"]}, "net.npz has no layer 'cov'; did you mean 'conv'?"),
         ({"conv": CONV, "labels": LABELS}, {"layers": ["labels"]}, "has no layer 'labels'. There"),
         (
@@ -156,6 +161,12 @@ def test_files_that_cannot_be_read(tmp_path, name, content, message):
     with pytest.raises(DataError, match=r"^.*$") as error:
         read(path)
     assert message in str(error.value).replace(f"{tmp_path}/", "")
+
+
+def test_a_folder_of_labels(tmp_path):
+    np.save(tmp_path / "conv.npy", CONV)
+    with pytest.raises(DataError, match=r"--labels must be a \.npy or \.npz file, got .*"):
+        read(tmp_path / "conv.npy", labels=tmp_path)
 
 
 def test_a_file_of_labels_without_labels(tmp_path):

@@ -173,6 +173,14 @@ def test_a_spectral_start_orders_a_line():
     )  # the ends fold back
 
 
+@pytest.mark.parametrize("embed", [starts.spectral, starts.principal])
+def test_coordinates_have_signs_of_their_own(embed):
+    """Otherwise a start would be mirrored by what rounding makes of it."""
+    features = on_a_map(lgnn.grid(8, 5), width=2, noise=0.1)
+    found = embed(np.asarray(likeness(features).values), 2)
+    assert (found.max(axis=0) == np.abs(found).max(axis=0)).all()
+
+
 def test_principal_coordinates_are_those_of_numpy():
     features = np.random.default_rng(0).normal(size=(300, 3)) @ np.random.default_rng(1).normal(
         size=(3, 40)
