@@ -235,6 +235,6 @@ LAYOUTS: dict[str, Layout] = {
     "LAS, radius decay 0.9": las(0.9),
     "FLAS (vc_flas), radius decay 0.93": flas(0.93),
     "FLAS (vc_flas), radius decay 0.99": flas(0.99),
-    "FAQ (scipy), width 1": faq(1.0),
     "t-SNE, perplexity 50, then settle": tsne_then_settle,
+    "FAQ (scipy), width 1": faq(1.0),
 }

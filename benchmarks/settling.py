@@ -306,7 +306,8 @@ def _timed(call):
 
 
 def _row(name, found):
-    seconds = f"{found['seconds']:.2g} s" if "seconds" in found else ""
+    time = found.get("seconds")
+    seconds = "" if time is None else f"{time:.0f} s" if time >= 10 else f"{time:.2g} s"
     return [name, *(_short(found[key]) for key in MEASURES), seconds]
 
 
