@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from flags import FAST
 
 from lgnn_jax import cli
 
@@ -24,7 +25,7 @@ config = Config(
 
 def lgnn(*argv, devices, **options):
     """Starts a command in a process of its own, that has so many devices."""
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    flags = f"--xla_force_host_platform_device_count={devices} {FAST}"
     return subprocess.Popen(
         [sys.executable, "-c", "from lgnn_jax.cli import main; main()", *argv],
         env=os.environ | {"XLA_FLAGS": flags},

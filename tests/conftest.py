@@ -1,13 +1,14 @@
 """Eight virtual CPU devices in every test run, no promotion of ranks, and data of all tests."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
 
-# The networks are tiny, and most of a test's time is compilation: optimised code would take twice
-# as long to compile and save nothing.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+from flags import FAST
+
+FLAGS = f"--xla_force_host_platform_device_count=8 {FAST}"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Many tests compile the same steps; workers and the processes that they start inherit the folder.
@@ -24,12 +25,22 @@ import pytest
 from lgnn_jax.training.config import Config, Data, Model, Optimizer
 from lgnn_jax.training.data import Dataset
 
+# Tracing makes objects by the million: to look through them for garbage each 700 took a tenth of
+# the time of tests/training/test_session.py.
+gc.set_threshold(100_000, 20, 50)
+
 collect_ignore_glob = [
     "conftest.py",
     "*/conftest.py",
 ]  # no doctests: another of this name is imported
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest tests first: at the end one worker would wait for the other."""
+    longest = ("test_kills.py", "test_processes.py")
+    items.sort(key=lambda item: item.path.name not in longest)
 
 
 @pytest.fixture

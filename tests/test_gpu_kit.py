@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flags import FAST
 
 GPU = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu"
 
@@ -38,7 +39,7 @@ def _kit(*argv, script=GPU / "kit.py"):
     """Starts the kit; its children are of its process group."""
     return subprocess.Popen(
         [sys.executable, str(script), *map(str, argv)],
-        env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
+        env=os.environ | {"XLA_FLAGS": FAST},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from lgnn_jax.analysis.topography import neighbour_correlation
 from lgnn_jax.maps.grid import grid
@@ -38,7 +39,8 @@ def features():
 )
 @pytest.mark.filterwarnings("ignore")
 def test_a_layout_is_one_and_orders(features, name):
-    places = layouts.LAYOUTS[name](features, MAP)
+    with threadpool_limits(1):  # threads of t-SNE that wait for each other took 32 s, not 1
+        places = layouts.LAYOUTS[name](features, MAP)
     assert sorted(places) == list(range(MAP.count))
     found = neighbour_correlation(features[:, places].T, MAP, neuron_axis=0, shuffles=1).value
     assert found > 0.75  # without order about 0; where the neurons are from .92

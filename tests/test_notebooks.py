@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from flags import FAST
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -152,7 +153,7 @@ except Stopped as stopped:
     path = tmp_path / "interrupted.ipynb"
     cells = [nbformat.v4.new_code_cell(text) for text in (source, "print('alive')")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-    flags = "--xla_backend_optimization_level=0"
+    flags = FAST
     first, second = _execute(str(path), tmp_path, flags=flags).cells
     assert first.outputs[-1].text == "SIGINT ['4']\n"
     assert second.outputs[0].text == "alive\n"

@@ -95,6 +95,6 @@ def test_help_says_how_to_read_the_figures(folder, capsys):
     with pytest.raises(SystemExit):
         cli.main(["map", "--help"])
     said = capsys.readouterr().out
-    assert said.rstrip().endswith("map.json all numbers.")
+    assert said.rstrip().endswith("map.json has all numbers.")
     for word in ("held out", "Red neurons", "LAYER_classes", "LAYER_distance", "places.npz"):
         assert word in said

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+from flags import FAST
 
 from lgnn_jax.training.config import to_json
 
@@ -58,7 +59,7 @@ def launcher(folder, dataset):
     """
     names = ("train_images", "train_labels", "test_images", "test_labels")
     np.savez(folder / "data.npz", **{name: getattr(dataset, name) for name in names})
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environment = os.environ | {"XLA_FLAGS": FAST}
 
     def start(config, run_dir, fault="", before=()):
         (folder / "config.json").write_text(to_json(config))

@@ -4,6 +4,7 @@ import sys
 
 import jax
 import pytest
+from flags import FAST
 
 from lgnn_jax.training import compilation
 
@@ -107,7 +108,7 @@ def test_the_next_process_compiles_no_network_for_another_seed(folder):
     """`lgnn train` twice, as a user calls it: nothing is set."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     env |= {"HOME": str(folder), "JAX_PLATFORMS": "cpu"}
-    env["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    env["XLA_FLAGS"] = FAST
 
     def kept():
         return sorted(path.name for path in folder.glob(".cache/lgnn_jax/*/*-cache"))

@@ -42,7 +42,9 @@ def test_a_run_that_is_killed_again_and_again(tiny_config, tmp_path, launch, kil
     # A fast machine makes some six epochs from one kill to the next: the run is not to end before.
     config = dataclasses.replace(tiny_config, epochs=8 * kills, variant="decreasing")
     rng = np.random.default_rng(kills)
-    process = launch(config, tmp_path / "straight")
+    # Checkpoints on the way take time and change nothing.
+    straight = dataclasses.replace(config, checkpoint_every=config.epochs)
+    process = launch(straight, tmp_path / "straight")
     assert process.wait(1200) == 0, process.communicate()[0]
     process.communicate()
     run_dir = tmp_path / "killed"
