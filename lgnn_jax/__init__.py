@@ -25,7 +25,9 @@ from lgnn_jax.maps.shapes import Map
 from lgnn_jax.maps.sphere import sphere
 from lgnn_jax.maps.table import LayerMap, layer_maps, som_table
 from lgnn_jax.maps.windows import gaussian_kernel
+from lgnn_jax.methods.pull import pull
 from lgnn_jax.methods.schedules import constant_sigma, decreasing_sigma, piecewise_schedule
+from lgnn_jax.methods.settling import Settling, places
 from lgnn_jax.methods.transform import LGNNState, transform
 from lgnn_jax.models.activations import activations
 from lgnn_jax.models.network import Stream
@@ -37,6 +39,7 @@ __all__ = [
     "LGNNState",
     "LayerMap",
     "Map",
+    "Settling",
     "Stream",
     "activations",
     "constant_sigma",
@@ -49,6 +52,8 @@ __all__ = [
     "layer_maps",
     "line",
     "piecewise_schedule",
+    "places",
+    "pull",
     "reorder",
     "ring",
     "settle",

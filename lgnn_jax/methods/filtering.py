@@ -41,6 +41,7 @@ def low_pass(
     neuron_axis: int | tuple[int, ...] = -1,
     groups: int = 1,
     floor: jax.typing.ArrayLike = 0.0,
+    places: jax.Array | None = None,
 ) -> jax.Array:
     """Low-pass filters `x` over the map of its neurons.
 
@@ -60,6 +61,8 @@ def low_pass(
         one fastest.
       groups: the neurons are so many groups, one after the other, each on a map of its own.
       floor: share of `x` that passes unfiltered, in [0, 1].
+      places: int `(neurons,)`, the neuron at each place; None if they lie as they are numbered. Of
+        groups, those of the first group come first.
 
     Returns:
       An array of the shape and dtype of `x`, computed in float32 (float64 for float64). On TPUs
@@ -113,7 +116,10 @@ def low_pass(
     has_floor = not (isinstance(floor, float) and floor == 0)  # optax may hand in an array
 
     def filtered(x, window, floor):
-        view, axis, back = _one_axis(x, axes, groups)
+        x, axis, unmerged = _one_axis(x, axes, 1)
+        if places is not None:
+            x = jnp.take(x, places, axis)
+        view, axis, back = _one_axis(x, (axis,), groups)
         if window.ndim == 2:
             form = partial(_matrix_product, given=x.dtype)
         else:
@@ -122,7 +128,10 @@ def low_pass(
         result = form(view.astype(dtype), window, axis)
         if has_floor:
             result = floor * view.astype(dtype) + (1 - floor) * result.astype(dtype)
-        return back(result.astype(x.dtype))
+        result = back(result.astype(x.dtype))
+        if places is not None:
+            result = jnp.take(result, jnp.argsort(places), axis)
+        return unmerged(result)
 
     sharding = jax.typeof(x).sharding
     if AxisType.Explicit in sharding.mesh.axis_types:

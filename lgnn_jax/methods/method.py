@@ -10,6 +10,7 @@ from lgnn_jax.maps.table import SomTable
 from lgnn_jax.maps.windows import check_sigma, check_size
 from lgnn_jax.methods import filtering
 from lgnn_jax.methods.schedules import constant_sigma, decreasing_sigma
+from lgnn_jax.methods.settling import Settling
 from lgnn_jax.methods.transform import transform
 
 Schedule = Literal["constant", "decreasing"]
@@ -56,11 +57,60 @@ class Filter:
 
 
 @dataclass(frozen=True)
+class Settles:
+    """Neurons that find their places while the network trains; see `lgnn_jax.Settling`.
+
+    Attributes:
+      every: epochs from one settling to the next, positive.
+      until: the share of the run after which neurons stay where they are, in (0, 1].
+      sweeps: of each settling.
+      start_width: of the first neighbourhood, in map units; None for half of the longest side.
+      end_width: of the last one.
+      on: "activations", "weights", or the share of activations in both.
+    """
+
+    every: float = 1.0
+    until: float = 1.0
+    sweeps: int = 60
+    start_width: float | None = None
+    end_width: float = 0.5
+    on: Literal["activations", "weights"] | float = "activations"
+
+    def by_step(self, *, steps_per_epoch: int, epochs: int) -> Settling:
+        """Returns the same, counted in updates."""
+        return Settling(
+            max(1, round(self.every * steps_per_epoch)),
+            self.sweeps,
+            self.start_width,
+            self.end_width,
+            max(1, round(self.until * epochs * steps_per_epoch)),
+            self.on,
+        )
+
+
+@dataclass(frozen=True)
+class Pull:
+    """A loss that draws the activations of neighbours together; see `lgnn_jax.pull`.
+
+    Attributes:
+      weight: of the mean over the layers, beside the cross entropy.
+      width: of the neighbourhood in map units, at least 0.25.
+      inhibition: whether all others are kept apart.
+    """
+
+    weight: float = 0.2
+    width: float = 1.0
+    inhibition: bool = True
+
+
+@dataclass(frozen=True)
 class Method:
     """What makes a map in training; without any part nothing does.
 
     Attributes:
       filter: of the gradients.
+      settles: whether neurons find their places, and how.
+      pull: on their activations.
       own: of a table, returns a transformation of one's own, which comes after the filter.
 
     Example:
@@ -69,7 +119,14 @@ class Method:
     """
 
     filter: Filter | None = None
+    settles: Settles | None = None
+    pull: Pull | None = None
     own: Callable[[SomTable], optax.GradientTransformation] | None = None
+
+    @property
+    def reads_activations(self) -> bool:
+        """Whether a training step has to look at what neurons do."""
+        return self.pull is not None or (self.settles is not None and self.settles.on != "weights")
 
     def transformations(
         self, table: SomTable, *, steps_per_epoch: int, epochs: int
@@ -82,17 +139,21 @@ class Method:
           epochs: of the whole run, at least 1.
         """
         found = []
+        time = {"steps_per_epoch": steps_per_epoch, "epochs": epochs}
+        settle = None if self.settles is None else self.settles.by_step(**time)
         if self.filter is not None:
-            sigma = self.filter.width(steps_per_epoch=steps_per_epoch, epochs=epochs)
             low_pass = transform(
                 table,
-                sigma=sigma,
+                sigma=self.filter.width(**time),
                 kernel_size=self.filter.kernel_size,
                 padding=self.filter.padding,
                 method=self.filter.form,
                 floor=self.filter.floor,
+                settle=settle,
             )
             found.append(low_pass)
+        elif settle is not None:
+            found.append(transform(table, sigma=0.0, settle=settle))
         if self.own is not None:
             found.append(self.own(table))
         return found
@@ -103,4 +164,5 @@ NAMED = {
     "baseline": Method(),
     "constant": Method(Filter()),
     "decreasing": Method(Filter(schedule="decreasing")),
+    "self_organizing": Method(Filter(), Settles(), Pull()),
 }

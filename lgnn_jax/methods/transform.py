@@ -14,13 +14,14 @@ import optax
 
 from lgnn_jax.maps import table, windows
 from lgnn_jax.maps.grid import Grid, grid
-from lgnn_jax.methods import filtering
+from lgnn_jax.methods import filtering, settling
 
 
 class LGNNState(NamedTuple):
     """State of `transform`."""
 
     count: jax.Array  # shape=(), dtype=int32: updates so far
+    settled: settling.Places | tuple[()] = ()  # if neurons settle
 
 
 def transform(
@@ -32,6 +33,7 @@ def transform(
     method: filtering.Form = "auto",
     neuron_axis: int = -1,
     floor: jax.typing.ArrayLike = 0.0,
+    settle: settling.Settling | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Low-pass filters each layer's gradient over the layer's map, so that neighbours grow alike.
 
@@ -63,6 +65,8 @@ def transform(
         0 for `(c_out, c_in, spatial...)`.
       floor: share of the gradient that passes unfiltered, in [0, 1]; so that no pattern on the map
         is learned more slowly than by that factor.
+      settle: how neurons find their places while the network trains; None if they stay where they
+        are. With `sigma=0` nothing is filtered, and neurons settle all the same.
 
     Returns:
       An `optax.GradientTransformationExtraArgs`. Updates keep their structure, shapes and dtypes;
@@ -104,13 +108,15 @@ def transform(
         windows.check_sigma(sigma)
 
     def init_fn(params: Any) -> LGNNState:
-        table.layer_maps(params, som_table, neuron_axis=neuron_axis)
+        maps = table.layer_maps(params, som_table, neuron_axis=neuron_axis)
         table.warn_of_unmatched(params, som_table, neuron_axis=neuron_axis)
         if callable(sigma):
             windows.check_sigma(sigma(jnp.zeros([], jnp.int32)))
-        return LGNNState(count=jnp.zeros([], jnp.int32))
+        settled = settling.init(params, maps, settle) if settle is not None else ()
+        return LGNNState(count=jnp.zeros([], jnp.int32), settled=settled)
 
     scheduled = sigma if callable(sigma) else lambda count: sigma
+    is_identity = isinstance(sigma, (int, float)) and sigma == 0
 
     def update_fn(
         updates: Any,
@@ -118,19 +124,27 @@ def transform(
         params: Any = None,
         *,
         sigma: jax.typing.ArrayLike | None = None,
+        activations: Any = None,
         **extra_args: Any,
     ):
-        del params, extra_args
+        del extra_args
         maps = table.layer_maps(updates, som_table, neuron_axis=neuron_axis)
         width = scheduled(state.count) if sigma is None else sigma
+
+        settled, at = state.settled, {}
+        if settle is not None:
+            # Filtered by the places that the loss was computed with.
+            at = settling.by_path(settled.places)
+            settled = settling.update(settled, state.count, params, activations, maps, settle)
 
         @functools.cache
         def window(map, dtype):
             return windows.neighbourhood(map, width, kernel_size, dtype)
 
         def filter_leaf(path, leaf):
-            found = maps.get(table.path_name(path))
-            if found is None:
+            name = table.path_name(path)
+            found = maps.get(name)
+            if found is None or is_identity:
                 return leaf
             # A window on a grid is the same for all grids.
             is_matrix = kernel_size is None or not isinstance(found.map, Grid)
@@ -143,10 +157,11 @@ def transform(
                 neuron_axis=found.neuron_axis,
                 groups=found.groups,
                 floor=floor,
+                places=at.get(name),
             )
 
         updates = jax.tree_util.tree_map_with_path(filter_leaf, updates)
-        return updates, LGNNState(count=optax.safe_increment(state.count))
+        return updates, LGNNState(optax.safe_increment(state.count), settled)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -31,6 +31,14 @@ def activation(pre: jax.Array) -> Activation:
     return Activation(pre, nn.relu(pre))
 
 
+def mean_activation(x: jax.Array, factor: jax.Array, summand: jax.Array) -> jax.Array:
+    """Returns the mean of `normalize(x, factor, summand)` over pixels, float32 `(batch, channels)`.
+
+    The mean comes first: what is normalised is one number for each image and channel.
+    """
+    return x.astype(jnp.float32).mean(axis=(0, 1)) * factor[None] + summand[None]
+
+
 class Convolution(nn.Module):
     """Convolution of square windows with zeros around the image, `size // 2` on each side.
 

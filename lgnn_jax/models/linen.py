@@ -2,7 +2,7 @@
 
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -76,7 +76,7 @@ class LinenNetwork:
         *,
         train: bool = False,
         rng: jax.Array | None = None,
-        activations: bool = False,
+        activations: bool | Literal["means"] = False,
     ) -> Output:
         """See `Network`."""
         variables = {"params": params, "batch_stats": state} if state else {"params": params}
@@ -85,8 +85,11 @@ class LinenNetwork:
             options["rngs"] = {"dropout": rng}
         mutable = ["batch_stats"] if train and state else []
         own = activations and "activations" in self._arguments()
+        means = own and activations == "means" and self._has_means()
         if own:
             options["activations"] = True
+            if means:
+                options["means"] = True
         elif activations:
             options["capture_intermediates"] = True
             mutable.append("intermediates")
@@ -95,10 +98,10 @@ class LinenNetwork:
         else:
             found, updated = self.module.apply(variables, x, **options), {}
         logits, named = found if own else (found, {})
-        if own:
+        if own and not means:
             part = "post" if self.rectified else "pre"
             named = {layer: getattr(activation, part) for layer, activation in named.items()}
-        elif activations:
+        elif activations and not own:
             named = _outputs(updated["intermediates"], kernels(params))
         return Output(logits.astype(jnp.float32), updated.get("batch_stats", state), named)
 
@@ -122,6 +125,10 @@ class LinenNetwork:
         if hasattr(self.module, "streams"):
             return self.module.streams()
         return alone(self.layers(image_shape))
+
+    def _has_means(self) -> bool:
+        """Whether the module gives means over pixels; they are before the nonlinearity."""
+        return "means" in self._arguments() and not self.rectified
 
     def _arguments(self) -> set[str]:
         return set(inspect.signature(type(self.module).__call__).parameters)

@@ -1,7 +1,7 @@
 """The seam between a network, of whatever framework, and those that train it or look at it."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 
@@ -65,7 +65,7 @@ class Network(Protocol):
         *,
         train: bool = False,
         rng: jax.Array | None = None,
-        activations: bool = False,
+        activations: bool | Literal["means"] = False,
     ) -> Output:
         """Computes a batch.
 
@@ -75,7 +75,8 @@ class Network(Protocol):
           x: standardised images, float32 `(batch, height, width, channels)`.
           train: whether this is a training step, with dropout and the statistics of this batch.
           rng: a key for what a training step leaves to chance.
-          activations: whether to return those by layer.
+          activations: whether to return those by layer; "means" if their means over pixels,
+            `(batch, neurons)`, do as well, where they cost less.
         """
 
     def layers(self, image_shape: tuple[int, ...]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from lgnn_jax.models.layers import (
     BatchNorm,
     Convolution,
     activation,
+    mean_activation,
     normalize,
     normalize_and_pool,
 )
@@ -53,7 +54,14 @@ class VGG(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False, activations: bool = False):
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        train: bool = False,
+        activations: bool = False,
+        means: bool = False,
+    ):
         """Returns logits `(batch, num_classes)`, or logits and the activations by convolution.
 
         Args:
@@ -61,6 +69,8 @@ class VGG(nn.Module):
           train: whether to use, and update, the statistics of this batch ("batch_stats" mutable).
           activations: whether to return `(logits, {name: Activation(pre, post)})` as well: what the
             ReLU after each convolution reads (the batch normalisation's output) and gives.
+          means: whether these are means over pixels instead, of what the ReLU reads, float32
+            `(batch, channels)`.
 
         Raises:
           ValueError: if a side of the images is below 32 pixels.
@@ -82,7 +92,10 @@ class VGG(nn.Module):
                 norm = BatchNorm(self.axis_name, name=f"bn{block}_{i}")
                 x, bias = conv(x)
                 moments = norm(x, bias, train=train)
-                named[conv.name] = activation(normalize(x, *moments))
+                if means:
+                    named[conv.name] = mean_activation(x, *moments)
+                else:
+                    named[conv.name] = activation(normalize(x, *moments))
                 # The maximum of ReLUs is the ReLU of the maximum.
                 x = nn.relu((normalize_and_pool if i == count else normalize)(x, *moments))
         x = x.mean(axis=(0, 1))

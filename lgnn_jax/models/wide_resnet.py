@@ -85,7 +85,14 @@ class WideResNet(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False, activations: bool = False):
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        train: bool = False,
+        activations: bool = False,
+        means: bool = False,
+    ):
         """Returns logits `(batch, num_classes)`, or logits and the activations by convolution.
 
         Args:
@@ -95,6 +102,8 @@ class WideResNet(nn.Module):
           activations: whether to return `(logits, {name: Activation(pre, post)})` as well: what the
             first ReLU that a convolution's channels pass through reads and gives. Convolutions that
             write to one residual stream, `conv2` and `shortcut` of a block, share it.
+          means: whether these are means over pixels instead, of what the ReLU reads, float32
+            `(batch, channels)`.
 
         Raises:
           ValueError: if `depth` is not `6 n + 4`.
@@ -126,6 +135,11 @@ class WideResNet(nn.Module):
             name="head",
         )(x)
         logits = logits.astype(jnp.float32)
+        if means:
+            named = {
+                name: found.pre.astype(jnp.float32).mean(axis=(1, 2))
+                for name, found in named.items()
+            }
         return (logits, named) if activations else logits
 
     def streams(self) -> list[Stream]:

@@ -14,7 +14,7 @@ import pydantic
 from lgnn_jax.maps import table, windows
 from lgnn_jax.maps.words import did_you_mean
 from lgnn_jax.methods import filtering
-from lgnn_jax.methods.method import NAMED, Method
+from lgnn_jax.methods.method import NAMED, Method, Pull, Settles
 from lgnn_jax.training import own
 from lgnn_jax.training.named_maps import SHAPES
 
@@ -140,6 +140,20 @@ class Som:
 
 
 @dataclass(frozen=True)
+class Settling(Settles):
+    """How neurons find their places while the network trains, by a variant that lets them."""
+
+    __pydantic_config__ = _FORBID_UNKNOWN
+
+
+@dataclass(frozen=True)
+class Pulling(Pull):
+    """How neighbours are drawn together, by a variant that does so."""
+
+    __pydantic_config__ = _FORBID_UNKNOWN
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole run."""
 
@@ -166,6 +180,8 @@ class Config:
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
     som: Som = field(default_factory=Som)
+    settling: Settling = field(default_factory=Settling)
+    pull: Pulling = field(default_factory=Pulling)
 
     __pydantic_config__ = _FORBID_UNKNOWN
 
@@ -192,8 +208,12 @@ class Config:
         if own.is_file(self.variant):
             return Method(own=functools.partial(_own_method, self.variant))
         found = NAMED[self.variant]
-        if found.filter is None:
-            return found
+        if found.settles is not None:
+            found = dataclasses.replace(found, settles=self.settling)
+        if found.pull is not None:
+            found = dataclasses.replace(found, pull=self.pull if self.pull.weight else None)
+        if found.filter is None or not self.som.sigma and found.settles is not None:
+            return dataclasses.replace(found, filter=None)
         window = dataclasses.replace(
             found.filter,
             sigma=self.som.sigma,
@@ -213,7 +233,9 @@ class Config:
     def is_annealed(self) -> bool:
         """Whether the width of the neighbourhood changes, so that a step depends on the epochs."""
         found = NAMED.get(self.variant, Method()).filter
-        return found is not None and found.schedule != "constant"
+        return found is not None and found.schedule != "constant" or (
+            self.method.settles is not None and self.settling.until < 1
+        )
 
     def without_sigma(self) -> "Config":
         """Returns the same run but for the width of its filter and that width's schedule."""

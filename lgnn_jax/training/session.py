@@ -38,6 +38,12 @@ class Plan(NamedTuple):
     maps: dict[str, table.LayerMap | None]  # by parameter path
     steps_per_epoch: int  # a last, incomplete batch is left out
 
+    @property
+    def mapped(self) -> dict[str, tuple[str, table.LayerMap]]:
+        """The layers with a map: path of the kernel and map by the layer's name."""
+        found = {layer: (path, self.maps.get(path)) for layer, path in self.layers.items()}
+        return {layer: (path, m) for layer, (path, m) in found.items() if m is not None}
+
     def weights(self, params: Any, layer: str) -> jax.Array:
         """Returns the kernel of a layer, with its neurons on the last axis."""
         path = self.layers[layer]
@@ -391,6 +397,7 @@ def _programs(
         mean=np.array(mean, np.float32),
         deviation=np.array(deviation, np.float32),
         steps_per_epoch=steps_per_epoch,
+        layers=planned.mapped,
         devices=devices,
         many=many,
     )

@@ -1,7 +1,8 @@
 """Training step by step: the state, pure steps on it, and their form for many devices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax
@@ -11,6 +12,9 @@ import numpy as np
 import optax
 from jax import lax
 
+from lgnn_jax.maps.table import LayerMap
+from lgnn_jax.methods import settling
+from lgnn_jax.methods.pull import means, pull
 from lgnn_jax.models.network import Network
 from lgnn_jax.training import data
 from lgnn_jax.training.config import Config
@@ -128,6 +132,7 @@ def make_train_step(
     steps_per_epoch: int,
     mean: np.ndarray,
     deviation: np.ndarray,
+    layers: Mapping[str, tuple[str, LayerMap]] = MappingProxyType({}),
     axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns the pure step `(state, images, labels, seed, indices) -> (state, metrics)`.
@@ -151,8 +156,11 @@ def make_train_step(
       steps_per_epoch: after so many steps the metrics start anew.
       mean: of the images, by channel.
       deviation: of the images, by channel.
+      layers: those with a map, for a method that looks at activations: the path of the kernel and
+        the map by the layer's name.
       axis_name: the mapped axis, if any.
     """
+    method = config.method
     tx = optax.with_extra_args_support(tx)
     draw = make_draw(config, axis_name)
     dtype = jnp.dtype(config.model.dtype)
@@ -164,16 +172,44 @@ def make_train_step(
         x = data.standardize(x, mean, deviation)
         y = labels[indices]
 
+        def activations_of(out):
+            """Of the whole batch, by the path of a layer's kernel."""
+            found = {path: means(out.activations[name]) for name, (path, _) in layers.items()}
+            if axis_name is not None:
+                found = lax.all_gather(found, axis_name, tiled=True)
+            return found
+
+        def pulled(activations):
+            if method.pull is None:
+                return 0.0
+            at = settling.places(state.opt_state) if method.settles is not None else None
+            found = [
+                pull(part, places, m.map, method.pull.width, method.pull.inhibition)
+                for path, m in layers.values()
+                if m.map.count > 1
+                for part, places in _by_group(
+                    activations[path], np.arange(m.count) if at is None else at[path], m
+                )
+            ]
+            return method.pull.weight * sum(found) / len(found)
+
         def loss_fn(params):
-            out = network.apply(params, state.batch_stats, x, train=True, rng=drawn.dropout)
+            looks = "means" if method.reads_activations else False
+            out = network.apply(
+                params, state.batch_stats, x, train=True, rng=drawn.dropout, activations=looks
+            )
             losses = optax.softmax_cross_entropy_with_integer_labels(out.logits, y)
             correct = (out.logits.argmax(-1) == y).sum().astype(jnp.float32)
             sums = jnp.stack([losses.sum(), correct, jnp.float32(len(indices))])
-            return losses.mean(), (sums, out.state)
+            loss = losses.mean()
+            if not looks:
+                return loss, (sums, out.state, {})
+            activations = activations_of(out)
+            return loss + pulled(activations), (sums, out.state, activations)
 
         # By the kernels in the compute type: a gradient has that type's digits, and no more bytes.
         params = jax.tree.map(lambda p: p if p.ndim < 2 else p.astype(dtype), state.params)
-        grads, (sums, batch_stats) = jax.grad(loss_fn, has_aux=True)(params)
+        grads, (sums, batch_stats, activations) = jax.grad(loss_fn, has_aux=True)(params)
         if axis_name is not None:
             mean_of = partial(lax.pmean, axis_name=axis_name)
             grads = jax.tree.map(lambda g: mean_of(g.astype(jnp.float32)).astype(g.dtype), grads)
@@ -202,6 +238,8 @@ def make_train_step(
                 return new
             return jnp.where(ok, new, old)
 
+        if method.settles is not None and activations:
+            extra_args["activations"] = activations
         updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra_args)
         params = optax.apply_updates(state.params, updates)
         sums = unless_skipped(added, before)
@@ -217,6 +255,14 @@ def make_train_step(
         return state, Metrics(*(sums[:2] / jnp.maximum(sums[2], 1.0)), bad)
 
     return train_step
+
+
+def _by_group(activations, places, layer_map):
+    """The activations and places of each group of neurons, with a map of its own."""
+    size = layer_map.map.count
+    for first in range(0, layer_map.count, size):
+        group = slice(first, first + size)
+        yield activations[:, group], places[group] - first
 
 
 def _mean_of_floats(axis_name):
@@ -306,6 +352,7 @@ def make_parallel_steps(
     devices: tuple[jax.Device, ...],
     many: bool,
     steps_per_epoch: int,
+    layers: Mapping[str, tuple[str, LayerMap]],
     **images: Any,
 ) -> tuple[Callable, Callable]:
     """Returns the training and the evaluation step over devices, compiled when first called.
@@ -317,10 +364,17 @@ def make_parallel_steps(
       devices: those of all processes.
       many: whether a call makes many steps, see `many_train_steps`.
       steps_per_epoch: see `make_train_step`.
+      layers: see there, too.
       **images: `image_shape`, `mean` and `deviation`, see `make_train_step`.
     """
     train = make_train_step(
-        network, tx, config, steps_per_epoch=steps_per_epoch, axis_name=AXIS, **images
+        network,
+        tx,
+        config,
+        steps_per_epoch=steps_per_epoch,
+        layers=layers,
+        axis_name=AXIS,
+        **images,
     )
     evaluate = make_eval_step(network, axis_name=AXIS, **images)
     if many:

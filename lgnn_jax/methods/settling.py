@@ -1,0 +1,281 @@
+"""Neurons find their places while the network trains: the places are state of the optimiser.
+
+The network is not touched. To move a neuron on its map, its place in the state changes; parameters,
+batch statistics and moments stay as they are. What places decide is who is whose neighbour.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lgnn_jax.maps.parameters import path_name
+from lgnn_jax.maps.swaps import squared_distances, sweeps
+from lgnn_jax.maps.table import LayerMap
+from lgnn_jax.maps.windows import one_line
+from lgnn_jax.maps.words import did_you_mean
+from lgnn_jax.methods.pull import means, standardised
+
+_KEPT = 0.95  # of the running mean of correlations, from step to step
+_AGAIN = 1.0  # map units: the width with which neurons that have places begin to settle again
+
+
+@dataclass(frozen=True)
+class Settling:
+    """How neurons settle on their maps while a network trains.
+
+    Attributes:
+      every: updates from one settling to the next, at least 1; the first one comes after so many.
+      sweeps: of each settling, at least 1; see `lgnn_jax.settle`.
+      start_width: of the neighbourhood in the first sweep of the first settling, in map units, at
+        least `end_width`. If None, half of the map's longest side. Later ones begin at 1, as
+        neurons have places to go on from.
+      end_width: in the last sweep, at least 0.1.
+      until: the last update after which neurons may settle; None for no end.
+      on: what is alike: neurons that do the same, "activations"; that have learned the same,
+        "weights"; or a mixture, the share of activations in it.
+
+    Raises:
+      ValueError: if an attribute is out of its range.
+    """
+
+    every: int
+    sweeps: int = 60
+    start_width: float | None = None
+    end_width: float = 0.5
+    until: int | None = None
+    on: Literal["activations", "weights"] | float = "activations"
+
+    def __post_init__(self):
+        """Checks what the attributes promise."""
+        for name in ("every", "sweeps", "until"):
+            value = getattr(self, name)
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if not (whole and value >= 1) and (name, value) != ("until", None):
+                raise ValueError(
+                    f"{name} must be a whole number, at least 1, got {one_line(value):.80}."
+                )
+        for name, least in (("end_width", 0.1), ("start_width", self.end_width)):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+            if not (number and least <= value < math.inf) and (name, value) != ("start_width", None):
+                raise ValueError(
+                    f"{name} must be a number, at least {least}, got {one_line(value):.80}."
+                )
+        if self.on not in ("activations", "weights") and not (
+            isinstance(self.on, (int, float)) and 0 <= self.on <= 1
+        ):
+            raise ValueError(
+                "on must be 'activations', 'weights', or the share of activations in [0, 1], got "
+                f"{one_line(self.on):.80}."
+            )
+
+    @property
+    def share(self) -> float:
+        """Of activations in what is alike."""
+        return {"activations": 1.0, "weights": 0.0}.get(self.on, self.on)
+
+
+class Places(NamedTuple):
+    """What settling keeps: two trees like the parameters, without leaves where there is no map.
+
+    Attributes:
+      places: int32 `(neurons,)`, the neuron at each place; of groups, one after the other.
+      alike: float32 `(groups, neurons, neurons)`, a running mean of the correlations of activations
+        over a batch; without leaves if neurons settle on weights alone.
+    """
+
+    places: Any
+    alike: Any
+
+
+def places(opt_state: Any) -> dict[str, jax.Array]:
+    """Returns the neuron at each place, for every layer that settles while it trains.
+
+    Args:
+      opt_state: of an optimiser with `lgnn_jax.transform` in it, wherever it stands: in a chain, or
+        within `optax.masked`, `optax.inject_hyperparams` or `optax.MultiSteps`.
+
+    Returns:
+      By path, int32 `(neurons,)`. Traced values are returned as they are, so a training step may
+      use them.
+
+    Raises:
+      ValueError: if nothing in the state has places.
+
+    Example:
+      >>> import lgnn_jax as lgnn
+      >>> params = {"conv": {"kernel": jnp.zeros((3, 3, 8, 16))}}
+      >>> tx = lgnn.transform({16: (4, 4)}, settle=lgnn.Settling(every=100))
+      >>> {path: x.shape for path, x in places(tx.init(params)).items()}
+      {'conv/kernel': (16,)}
+    """
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, Places))
+    found = [x.places for x in leaves if isinstance(x, Places)]
+    if not found:
+        raise ValueError(
+            "no places in this optimiser's state: they are there with "
+            "lgnn_jax.transform(table, settle=lgnn_jax.Settling(...))."
+        )
+    return {path: leaf for tree in found for path, leaf in by_path(tree).items()}
+
+
+def by_path(tree: Any) -> dict[str, jax.Array]:
+    """Returns the leaves of a tree by their paths."""
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def init(params: Any, maps: Mapping[str, LayerMap | None], settling: Settling) -> Places:
+    """Returns the places before the first update: neurons lie as they are numbered."""
+
+    def new(make):
+        def leaf(path, _):
+            layer_map = maps.get(path_name(path))
+            return optax.MaskedNode() if layer_map is None else make(layer_map)
+
+        return jax.tree_util.tree_map_with_path(leaf, params)
+
+    def no_likeness(layer_map):
+        count = layer_map.map.count
+        return jnp.zeros((layer_map.groups, count, count), jnp.float32)
+
+    return Places(
+        new(lambda layer_map: jnp.arange(layer_map.count, dtype=jnp.int32)),
+        new(no_likeness if settling.share else lambda _: optax.MaskedNode()),
+    )
+
+
+def update(
+    state: Places,
+    count: jax.Array,
+    params: Any,
+    activations: Mapping[str, jax.Array] | None,
+    maps: Mapping[str, LayerMap | None],
+    settling: Settling,
+) -> Places:
+    """Returns the places after an update; pure, for within a jitted step.
+
+    Args:
+      state: before it.
+      count: int32 `()`, updates before it.
+      params: as they are before it, for their weights.
+      activations: by layer, see `lgnn_jax.transform`.
+      maps: by path.
+      settling: how they settle.
+    """
+    alike = state.alike
+    if settling.share:
+        given = _by_path(activations, maps)
+        kept = jnp.minimum(_KEPT, count / (count + 1))
+
+        def running(path, leaf):
+            name = path_name(path)
+            found = _correlations(means(given[name]), maps[name].groups, name)
+            # What is not finite once would stay for ever.
+            return jnp.where(jnp.isfinite(found).all(), kept * leaf + (1 - kept) * found, leaf)
+
+        alike = jax.tree_util.tree_map_with_path(running, alike)
+    if not settling.share == 1 and params is None:
+        raise ValueError("to settle on weights, update needs params, as optax passes them on.")
+    done = count + 1
+    due = done % settling.every == 0
+    if settling.until is not None:
+        due &= done <= settling.until
+    weights, correlations = by_path(params), by_path(alike)
+
+    def settled(path, old):
+        name = path_name(path)
+        layer_map = maps[name]
+        if layer_map.map.count < 3:
+            return old
+
+        def settle():
+            found = 0.0
+            if settling.share:
+                found += settling.share * correlations[name]
+            if settling.share < 1:
+                inputs = _weights(weights[name], layer_map)
+                found += (1 - settling.share) * _correlations(inputs, layer_map.groups, name)
+            return _settle(found, old, layer_map, done == settling.every, settling)
+
+        return jax.lax.cond(due, settle, lambda: old)
+
+    return Places(jax.tree_util.tree_map_with_path(settled, state.places), alike)
+
+
+def _settle(alike, old, layer_map, first, settling):
+    """Places after some sweeps, from those before; as before if a likeness is not finite."""
+    groups, count = layer_map.groups, layer_map.map.count
+    last = settling.end_width
+    longest = np.ptp(layer_map.map.positions, axis=0).max() + 1
+    start = settling.start_width or max(last, longest / 2)
+    widths = [
+        np.geomspace(width, last, max(settling.sweeps, 2))[-settling.sweeps :].astype(np.float32)
+        for width in (start, max(last, min(start, _AGAIN)))
+    ]
+    widths = jnp.where(first, *widths)
+    squares = squared_distances(layer_map.map)
+    valid = jnp.isfinite(alike).all()
+    alike = jnp.where(valid, alike, 0)
+    fixed = jnp.zeros(count, bool)
+    offsets = np.arange(groups) * count
+    found = [
+        offset + sweeps(alike[i], old[offset : offset + count] - offset, widths, squares, fixed)
+        for i, offset in enumerate(offsets)
+    ]
+    return jnp.where(valid, jnp.concatenate(found), old)
+
+
+def _correlations(x, groups, name):
+    """Of the neurons of each group, `(groups, neurons, neurons)`, with a diagonal of 0."""
+    if x.ndim != 2 or x.shape[1] % groups:
+        raise ValueError(f"activations of {name} have shape {x.shape}.")
+    x = standardised(x.astype(jnp.float32))
+    x = x.reshape(len(x), groups, -1)
+    found = jnp.einsum("bgi,bgj->gij", x, x, precision=jax.lax.Precision.HIGHEST)
+    found = (found + found.transpose(0, 2, 1)) / 2
+    return jnp.where(np.eye(x.shape[-1], dtype=bool)[None], 0, found)
+
+
+def _weights(kernel, layer_map):
+    """`(inputs, neurons)`."""
+    axes = layer_map.axes(kernel.shape)
+    last = jnp.moveaxis(kernel, axes, range(-len(axes), 0))
+    return last.reshape(-1, layer_map.count)
+
+
+def _by_path(activations, maps):
+    """Activations by the path of a kernel; those of layers without a map are left out."""
+    wanted = {path: found for path, found in maps.items() if found is not None}
+    if activations is None:
+        raise ValueError(
+            "to settle on activations, update needs activations={layer: (batch, ..., neurons)}; "
+            "Settling(on='weights') does without."
+        )
+    layers = {path.rpartition("/")[0]: path for path in wanted} | {path: path for path in wanted}
+    known = {path.rpartition("/")[0] for path in maps} | set(maps)
+    found = {}
+    for name, x in activations.items():
+        if name not in layers:
+            if name in known:
+                continue
+            raise ValueError(
+                f"activations name {name!r:.80}, which is no layer of the table"
+                f"{did_you_mean(str(name), list(layers))}"
+            )
+        path = layers[name]
+        if x.ndim < 2 or x.shape[-1] != wanted[path].count:
+            raise ValueError(
+                f"activations of {name} must have shape (batch, ..., {wanted[path].count}), got "
+                f"{x.shape}."
+            )
+        found[path] = x
+    missing = [path for path in wanted if path not in found]
+    if missing:
+        raise ValueError(f"activations lack those of {', '.join(missing)}.")
+    return found
