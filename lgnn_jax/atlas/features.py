@@ -168,7 +168,9 @@ def _fault(values: np.ndarray) -> str:
         more = ": take the mean over pixels or tokens first." if values.ndim > 2 else "."
         return f"must have shape (samples, neurons), got {values.shape}{more}"
     if values.dtype.kind not in "fiub":
-        stored = ": .npy files cannot store bfloat16, save float32." if values.dtype == "V2" else "."
+        stored = (
+            ": .npy files cannot store bfloat16, save float32." if values.dtype == "V2" else "."
+        )
         return f"must hold real numbers, got {values.dtype}{stored}"
     if min(values.shape) < 2:
         return f"must have two samples and two neurons at least, got {values.shape}."

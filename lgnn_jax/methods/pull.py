@@ -23,9 +23,10 @@ def pull(
 ) -> jax.Array:
     """Returns how little neighbours on a map answer alike: a term for the loss of a training step.
 
-    For each neuron it takes the correlation, over the batch, of its activation and the weighted mean
-    of its neighbours', and subtracts the mean correlation with all other neurons: what is near is
-    drawn together, and the rest is kept apart. Without that, all neurons come to do the same.
+    For each neuron it rewards the correlation, over the batch, of its activation and the weighted
+    mean of its neighbours', and penalises the mean correlation with all other neurons: what is near
+    is drawn together, and the rest is kept apart. Without the penalty all neurons come to do the
+    same.
 
         mean over neurons i of 1 - corr(a_i, sum_j K_ij a_j) + mean over j != i of corr(a_i, a_j)
 
@@ -45,11 +46,13 @@ def pull(
       inhibition: whether to keep apart what is not near.
 
     Returns:
-      float32 (float64 for float64) `()`, in [0, 2] without inhibition and [-1, 3] with it. A neuron
-      that is constant over the batch counts as one that correlates with none, and has no gradient.
+      float32 (float64 for float64) `()`, in [0, 2] without inhibition; with it, about 1 where
+      neurons have nothing in common. A neuron that is constant over the batch counts as one that
+      correlates with none, and has no gradient.
 
     Raises:
-      ValueError: for shapes that do not fit, fewer than 2 samples, or a width out of its range.
+      ValueError: for shapes that do not fit, fewer than 2 samples, places that are known and no
+        permutation, or a width out of its range.
 
     Reference:
       Attraction of what is near and inhibition of what is far is how von der Malsburg,
@@ -66,18 +69,24 @@ def pull(
     x, places = jnp.asarray(activations), jnp.asarray(places)
     if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
-            "activations must be floating-point (batch, ..., neurons), got "
-            f"{x.dtype} {x.shape}."
+            f"activations must be floating-point (batch, ..., neurons), got {x.dtype} {x.shape}."
         )
     if x.shape[0] < 2:
         raise ValueError(f"activations must be of 2 samples or more, got shape {x.shape}.")
     if map.count != x.shape[-1] or places.shape != (map.count,):
         raise ValueError(
             f"map {map} has {map.count} places, activations of shape {x.shape} have "
-            f"{x.shape[-1]} neurons and places have shape {places.shape}: the numbers must be equal."
+            f"{x.shape[-1]} neurons and places have shape {places.shape}: the numbers must be "
+            "equal."
         )
     if not jnp.issubdtype(places.dtype, jnp.integer):
         raise ValueError(f"places must be integers, got {places.dtype}.")
+    known = not isinstance(places, jax.core.Tracer)
+    if known and not np.array_equal(np.sort(places), np.arange(map.count)):
+        raise ValueError(
+            f"places must name each of {map.count} neurons once, from 0, got "
+            f"{one_line(np.asarray(places)):.80}."
+        )
     _check_width(width)
     x = means(x)[:, places]
     x = standardised(x)
@@ -101,7 +110,7 @@ def means(x: jax.Array) -> jax.Array:
 
 
 def standardised(x: jax.Array) -> jax.Array:
-    """Returns `(batch, neurons)` less its mean, of norm 1 over the batch; 0 where it is constant."""
+    """Returns `(batch, neurons)` less its mean and of norm 1 over the batch, or 0 if constant."""
     scale = jax.lax.stop_gradient(jnp.abs(x).max(axis=0, keepdims=True))
     x = x - x.mean(axis=0, keepdims=True)
     squares = jnp.square(x).sum(axis=0, keepdims=True)

@@ -63,7 +63,10 @@ class Settling:
         for name, least in (("end_width", 0.1), ("start_width", self.end_width)):
             value = getattr(self, name)
             number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            if not (number and least <= value < math.inf) and (name, value) != ("start_width", None):
+            if not (number and least <= value < math.inf) and (name, value) != (
+                "start_width",
+                None,
+            ):
                 raise ValueError(
                     f"{name} must be a number, at least {least}, got {one_line(value):.80}."
                 )
@@ -153,6 +156,7 @@ def init(params: Any, maps: Mapping[str, LayerMap | None], settling: Settling) -
 def update(
     state: Places,
     count: jax.Array,
+    updates: Any,
     params: Any,
     activations: Mapping[str, jax.Array] | None,
     maps: Mapping[str, LayerMap | None],
@@ -163,6 +167,7 @@ def update(
     Args:
       state: before it.
       count: int32 `()`, updates before it.
+      updates: a tree like the parameters, for its paths.
       params: as they are before it, for their weights.
       activations: by layer, see `lgnn_jax.transform`.
       maps: by path.
@@ -170,7 +175,7 @@ def update(
     """
     alike = state.alike
     if settling.share:
-        given = _by_path(activations, maps)
+        given = _activations(activations, maps, by_path(updates))
         kept = jnp.minimum(_KEPT, count / (count + 1))
 
         def running(path, leaf):
@@ -249,7 +254,7 @@ def _weights(kernel, layer_map):
     return last.reshape(-1, layer_map.count)
 
 
-def _by_path(activations, maps):
+def _activations(activations, maps, paths):
     """Activations by the path of a kernel; those of layers without a map are left out."""
     wanted = {path: found for path, found in maps.items() if found is not None}
     if activations is None:
@@ -258,14 +263,14 @@ def _by_path(activations, maps):
             "Settling(on='weights') does without."
         )
     layers = {path.rpartition("/")[0]: path for path in wanted} | {path: path for path in wanted}
-    known = {path.rpartition("/")[0] for path in maps} | set(maps)
+    others = {path.rpartition("/")[0] for path in paths} | set(paths)
     found = {}
     for name, x in activations.items():
         if name not in layers:
-            if name in known:
+            if name in others:
                 continue
             raise ValueError(
-                f"activations name {name!r:.80}, which is no layer of the table"
+                f"activations name {name!r:.80}, which is no layer"
                 f"{did_you_mean(str(name), list(layers))}"
             )
         path = layers[name]

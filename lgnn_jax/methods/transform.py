@@ -66,14 +66,17 @@ def transform(
       floor: share of the gradient that passes unfiltered, in [0, 1]; so that no pattern on the map
         is learned more slowly than by that factor.
       settle: how neurons find their places while the network trains; None if they stay where they
-        are. With `sigma=0` nothing is filtered, and neurons settle all the same.
+        are, as in the paper. With `sigma=0` they settle and nothing is filtered.
 
     Returns:
       An `optax.GradientTransformationExtraArgs`. Updates keep their structure, shapes and dtypes;
       the filter runs in float32 (float64 for float64). Its `init` raises ValueError for a kernel
       that the table does not cover or whose channel count is not `m * n`, and warns of a string
       that matches no parameter. Its `update` takes `sigma=...`, a scalar that may be traced, in
-      place of the schedule's: one compiled step then serves every schedule.
+      place of the schedule's: one compiled step then serves every schedule. Where neurons settle on
+      activations it needs `activations=...`: by layer, named by the path of its kernel or that path
+      less its last part, `(batch, ..., neurons)` of the whole batch; of more than two axes the mean
+      over those between is taken. `lgnn_jax.places` reads the places out of the state.
 
     Raises:
       ValueError: if an argument is out of its range.
@@ -116,7 +119,7 @@ def transform(
         return LGNNState(count=jnp.zeros([], jnp.int32), settled=settled)
 
     scheduled = sigma if callable(sigma) else lambda count: sigma
-    is_identity = isinstance(sigma, (int, float)) and sigma == 0
+    only_settles = settle is not None and isinstance(sigma, (int, float)) and sigma == 0
 
     def update_fn(
         updates: Any,
@@ -135,7 +138,9 @@ def transform(
         if settle is not None:
             # Filtered by the places that the loss was computed with.
             at = settling.by_path(settled.places)
-            settled = settling.update(settled, state.count, params, activations, maps, settle)
+            settled = settling.update(
+                settled, state.count, updates, params, activations, maps, settle
+            )
 
         @functools.cache
         def window(map, dtype):
@@ -144,7 +149,7 @@ def transform(
         def filter_leaf(path, leaf):
             name = table.path_name(path)
             found = maps.get(name)
-            if found is None or is_identity:
+            if found is None or only_settles:
                 return leaf
             # A window on a grid is the same for all grids.
             is_matrix = kernel_size is None or not isinstance(found.map, Grid)

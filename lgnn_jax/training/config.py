@@ -212,7 +212,7 @@ class Config:
             found = dataclasses.replace(found, settles=self.settling)
         if found.pull is not None:
             found = dataclasses.replace(found, pull=self.pull if self.pull.weight else None)
-        if found.filter is None or not self.som.sigma and found.settles is not None:
+        if found.filter is None or (not self.som.sigma and found.settles is not None):
             return dataclasses.replace(found, filter=None)
         window = dataclasses.replace(
             found.filter,
@@ -233,7 +233,7 @@ class Config:
     def is_annealed(self) -> bool:
         """Whether the width of the neighbourhood changes, so that a step depends on the epochs."""
         found = NAMED.get(self.variant, Method()).filter
-        return found is not None and found.schedule != "constant" or (
+        return (found is not None and found.schedule != "constant") or (
             self.method.settles is not None and self.settling.until < 1
         )
 

@@ -1,0 +1,155 @@
+"""The pull on activations, against float64 loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.test_util import check_grads
+
+import lgnn_jax as lgnn
+
+MAPS = [
+    lgnn.grid(4, 3), lgnn.grid(4, 4, wrap=True), lgnn.grid(3, 2, 2), lgnn.hexagonal(4, 4),
+    lgnn.ring(7), lgnn.sphere(9), lgnn.grid(1, 2),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def expected(answers, places, map, width, inhibition):
+    """By the formula, neuron by neuron."""
+    found, count = [], map.count
+    neuron_at = {place: answers[:, neuron] for place, neuron in enumerate(places)}
+    for p in range(count):
+        near = 0.0
+        for q in range(count):
+            if q != p:
+                weight = np.exp(-(map.distances()[p, q] ** 2) / (2 * width**2))
+                one = neuron_at[q]
+                near = near + weight * (one - one.mean()) / one.std()
+        found.append(1 - np.corrcoef(neuron_at[p], near)[0, 1])
+        if inhibition:
+            others = [np.corrcoef(neuron_at[p], neuron_at[q])[0, 1] for q in range(count) if q != p]
+            found[-1] += np.mean(others)
+    return np.mean(found)
+
+
+@pytest.mark.parametrize("inhibition", [True, False])
+@pytest.mark.parametrize("map", MAPS, ids=str)
+def test_it_is_the_formula(map, inhibition):
+    rng = np.random.default_rng(0)
+    answers = rng.normal(size=(20, map.count)) * rng.uniform(0.1, 9, map.count) + 3
+    places = rng.permutation(map.count)
+    found = lgnn.pull(answers, places, map, 1.3, inhibition)
+    assert found.dtype == np.float64
+    assert float(found) == pytest.approx(expected(answers, places, map, 1.3, inhibition), abs=1e-12)
+    single = lgnn.pull(answers.astype(np.float32), places, map, 1.3, inhibition)
+    assert single.dtype == np.float32
+    assert float(single) == pytest.approx(float(found), abs=1e-5)
+
+
+@pytest.mark.parametrize("inhibition", [True, False])
+@pytest.mark.parametrize("map", MAPS, ids=str)
+def test_its_gradient_is_that_of_differences(map, inhibition):
+    answers = np.random.default_rng(0).normal(size=(9, map.count))
+    places = np.random.default_rng(1).permutation(map.count)
+    check_grads(lambda x: lgnn.pull(x, places, map, 0.8, inhibition), (answers,), 1, modes=["rev"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(2, 9), st.integers(1, 5), st.integers(1, 5), st.floats(0.25, 50), st.booleans(),
+    st.integers(0, 99),
+)  # fmt: skip
+def test_on_any_grid(batch, m, n, width, inhibition, seed):
+    rng = np.random.default_rng(seed)
+    answers, places = rng.normal(size=(batch, m * n)), rng.permutation(m * n)
+    found = float(lgnn.pull(answers, places, (m, n), width, inhibition))
+    assert -1e-9 <= found + inhibition <= 3 + 2 * inhibition
+    # Neither the scale of a neuron nor its offset counts.
+    other = answers * rng.uniform(0.5, 2, m * n) + rng.normal(size=m * n)
+    assert float(lgnn.pull(other, places, (m, n), width, inhibition)) == pytest.approx(found)
+    # Nor does the order of the samples, nor what neurons are called.
+    renamed = rng.permutation(m * n)
+    new_places = np.argsort(renamed)[places]
+    moved = answers[rng.permutation(batch)][:, renamed]
+    assert float(lgnn.pull(moved, new_places, (m, n), width, inhibition)) == pytest.approx(found)
+
+
+def test_pixels_are_averaged():
+    answers = np.random.default_rng(0).normal(size=(6, 3, 2, 4))
+    whole = lgnn.pull(answers, np.arange(4), (2, 2))
+    means = lgnn.pull(answers.mean((1, 2)), np.arange(4), (2, 2))
+    assert float(whole) == pytest.approx(float(means), abs=1e-12)
+
+
+def test_a_step_along_it_draws_neighbours_together_and_keeps_others_apart():
+    rng = np.random.default_rng(0)
+    answers, map, places = rng.normal(size=(200, 36)), lgnn.grid(6, 6), np.arange(36)
+    for _ in range(100):
+        answers = answers - 40 * np.asarray(jax.grad(lgnn.pull)(answers, places, map, 1.0))
+    found, distances = np.corrcoef(answers.T), map.distances()
+    assert found[distances == 1].mean() > 0.6
+    assert found[distances > 2].mean() < 0.05
+
+
+def test_constant_neurons_have_no_gradient_and_change_nothing_else():
+    answers = np.random.default_rng(0).normal(size=(30, 6))
+    for constant in (0.0, 1e6, 1e-30):
+        answers[:, 2] = constant
+        for dtype in (np.float32, np.float64):
+            value, slope = jax.value_and_grad(lgnn.pull)(
+                answers.astype(dtype), np.arange(6), (6, 1)
+            )
+            assert np.isfinite(value)
+            assert np.isfinite(slope).all()
+            assert (slope[:, 2] == 0).all()
+            assert (slope[:, 0] != 0).all()
+
+
+def test_under_jit_with_places_and_width_that_are_traced():
+    answers, places = np.random.default_rng(0).normal(size=(30, 6)), np.arange(6)[::-1]
+    traced = jax.jit(lgnn.pull, static_argnums=(2, 4))(answers, places, lgnn.ring(6), 0.7, True)
+    assert float(traced) == pytest.approx(float(lgnn.pull(answers, places, lgnn.ring(6), 0.7)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_shorter_types_are_taken_in_float32(dtype):
+    answers = np.random.default_rng(0).normal(size=(40, 4)).astype(dtype)
+    found = lgnn.pull(jnp.asarray(answers), np.arange(4), (2, 2))
+    assert found.dtype == np.float32
+    same = lgnn.pull(answers.astype(np.float32), np.arange(4), (2, 2))
+    assert float(found) == pytest.approx(float(same), abs=1e-6)
+
+
+X = np.zeros((8, 6))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros(6), np.arange(6), (3, 2)), "activations must be floating-point (batch, ..., ne"),
+        ((np.zeros((8, 6), int), np.arange(6), (3, 2)), "got int64 (8, 6)."),
+        (
+            (X[:1], np.arange(6), (3, 2)),
+            "activations must be of 2 samples or more, got shape (1, 6",
+        ),
+        ((X, np.arange(6), (3, 3)), "map 3x3 has 9 places, activations of shape (8, 6) have 6"),
+        ((X, np.arange(5), (3, 2)), "places have shape (5,): the numbers must be equal."),
+        ((X, np.arange(6.0), (3, 2)), "places must be integers, got float64."),
+        ((X, [0, 1, 2, 3, 4, 4], (3, 2)), "places must name each of 6 neurons once, from 0, got"),
+        ((X, np.arange(6), (3, 2), 0.2), "width must be a number, at least 0.25, got 0.2."),
+        ((X, np.arange(6), (3, 2), float("nan")), "width must be a number, at least 0.25, got nan"),
+        ((X, np.arange(6), (3, 2), "wide"), "width must be a number, at least 0.25, got 'wide'."),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(arguments, message):
+    with pytest.raises(ValueError, match=r"^.*$") as error:
+        lgnn.pull(*arguments)
+    assert message in str(error.value)

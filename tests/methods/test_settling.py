@@ -1,0 +1,345 @@
+"""Neurons that settle while a network trains."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lgnn_jax as lgnn
+from lgnn_jax import LayerMap, Settling
+from lgnn_jax.methods.filtering import low_pass
+from lgnn_jax.methods.transform import LGNNState
+
+TABLE = {"conv": (6, 5), "dense/kernel": lgnn.ring(12)}
+
+
+def params():
+    rng = np.random.default_rng(0)
+    shapes = {
+        "conv": {"kernel": (3, 3, 2, 30), "bias": (30,)},
+        "dense": {"kernel": (8, 12)},
+        "head": {"kernel": (12, 5)},
+    }
+    return jax.tree.map(
+        lambda s: jnp.asarray(rng.normal(size=s), jnp.float32),
+        shapes,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+
+
+def answers(seed=0, samples=64):
+    """Neurons that are tuned to places in a plane, and to directions; in no order."""
+    rng = np.random.default_rng(seed)
+    shuffled, map = np.random.default_rng(9).permutation(30), lgnn.grid(6, 5)
+    shown = rng.uniform(0, 5, (samples, 1, 2))
+    conv = np.exp(-np.square(shown - map.positions[shuffled]).sum(-1) / 4)
+    angles = np.random.default_rng(8).permutation(12) * 2 * np.pi / 12
+    dense = np.cos(rng.uniform(0, 2 * np.pi, (samples, 1)) - angles)
+    return {"conv": jnp.asarray(conv, jnp.float32), "dense": jnp.asarray(dense, jnp.float32)}
+
+
+def order(found, places, map):
+    """Mean correlation of neighbours."""
+    correlations = np.corrcoef(np.asarray(found)[:, np.asarray(places)].T)
+    return correlations[map.distances() == 1].mean()
+
+
+def train(tx, steps, *, start=None, given=True, on_step=lambda state: None):
+    """Some updates of random gradients; returns parameters and state."""
+    tree, state = start or (params(), tx.init(params()))
+    update = jax.jit(tx.update)
+    for i in range(steps):
+        rng = np.random.default_rng(100 + i)
+        grads = jax.tree.map(lambda p, rng=rng: jnp.asarray(rng.normal(size=p.shape)), tree)
+        extra = {"activations": answers(i)} if given else {}
+        updates, state = update(grads, state, tree, **extra)
+        tree = optax.apply_updates(tree, updates)
+        on_step(state)
+    return tree, state
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("on", ["activations", "weights", 0.5])
+def test_nothing_of_the_network_changes(on):
+    """Without a filter, parameters and moments are the same to the bit."""
+    rest = optax.chain(optax.add_decayed_weights(0.01), optax.adam(1e-3))
+    settling = lgnn.transform(TABLE, sigma=0, settle=Settling(every=2, on=on))
+    tree, state = train(optax.chain(settling, rest), 6)
+    plain, plain_state = train(optax.chain(optax.identity(), rest), 6, given=False)
+    assert_equal(tree, plain)
+    assert_equal(state[1], plain_state[1])
+    assert not np.array_equal(lgnn.places(state)["conv/kernel"], np.arange(30))
+
+
+def test_with_a_floor_of_1_neither():
+    filtering = lgnn.transform(TABLE, floor=1.0, settle=Settling(every=2))
+    tree, _ = train(optax.chain(filtering, optax.sgd(0.1)), 6)
+    plain, _ = train(optax.chain(optax.identity(), optax.sgd(0.1)), 6, given=False)
+    assert_equal(tree, plain)
+
+
+def test_neurons_find_their_order():
+    tx = lgnn.transform(TABLE, settle=Settling(every=5))
+    _, state = train(tx, 4)
+    for path, count in (("conv/kernel", 30), ("dense/kernel", 12)):
+        np.testing.assert_array_equal(lgnn.places(state)[path], np.arange(count))
+    _, state = train(tx, 6)
+    found = lgnn.places(state)
+    assert {path: x.dtype for path, x in found.items()} == dict.fromkeys(found, jnp.int32)
+    assert list(found) == ["conv/kernel", "dense/kernel"]
+    held_out = answers(77, 500)
+    assert order(held_out["conv"], found["conv/kernel"], lgnn.grid(6, 5)) > 0.7
+    assert order(held_out["conv"], np.arange(30), lgnn.grid(6, 5)) < 0.1
+    assert order(held_out["dense"], found["dense/kernel"], lgnn.ring(12)) > 0.85
+
+
+def test_on_weights_like_filters_touch():
+    tx = lgnn.transform(TABLE, sigma=0, settle=Settling(every=1, on="weights"))
+    _, state = train(tx, 1, given=False)
+    kernel = np.asarray(params()["conv"]["kernel"]).reshape(-1, 30)
+    assert order(kernel, lgnn.places(state)["conv/kernel"], lgnn.grid(6, 5)) > 0.15
+    assert abs(order(kernel, np.arange(30), lgnn.grid(6, 5))) < 0.1
+
+
+def test_a_mixture_is_between():
+    tree = params()
+    kernel = np.asarray(tree["conv"]["kernel"]).reshape(-1, 30)
+    found = []
+    for on in (0.0, 0.5, 1.0):
+        _, state = train(lgnn.transform(TABLE, sigma=0, settle=Settling(every=1, on=on)), 1)
+        at = lgnn.places(state)["conv/kernel"]
+        found.append([order(x, at, lgnn.grid(6, 5)) for x in (kernel, answers(0)["conv"])])
+    weights, acts = zip(*found, strict=True)
+    assert weights[0] > weights[1] > weights[2]
+    assert acts[0] < acts[1] <= acts[2] + 0.02
+
+
+def test_it_happens_every_so_many_updates_until_the_end():
+    seen = []
+    tx = lgnn.transform(TABLE, sigma=0, settle=Settling(every=3, until=7))
+    train(tx, 12, on_step=lambda state: seen.append(np.asarray(lgnn.places(state)["conv/kernel"])))
+    changes = [i + 2 for i in range(11) if not np.array_equal(seen[i], seen[i + 1])]
+    assert changes
+    assert set(changes) <= {3, 6}
+    assert 3 in changes
+
+
+def test_it_depends_on_the_state_alone_and_goes_on_to_the_same_bits():
+    tx = optax.chain(lgnn.transform(TABLE, settle=Settling(every=2)), optax.sgd(0.1, momentum=0.9))
+    first = train(tx, 3)
+    kept = jax.tree.map(np.asarray, first)  # as through a checkpoint
+    kept = jax.tree.map(jnp.asarray, kept)
+    assert_equal(train(tx, 4, start=first), train(tx, 4, start=kept))
+
+
+def test_in_a_scan_and_under_pmap():
+    tx = lgnn.transform(TABLE, settle=Settling(every=2))
+    grads, acts = params(), answers(0)
+
+    def step(state, _):
+        _, state = tx.update(grads, state, params(), activations=acts)
+        return state, None
+
+    def scanned(state):
+        return jax.lax.scan(step, state, None, length=4)[0]
+
+    alone = jax.jit(scanned)(tx.init(params()))
+    mapped = jax.pmap(lambda _: scanned(tx.init(params())))(jnp.zeros(8))
+    for i in range(8):
+        assert_equal(jax.tree.map(lambda x, i=i: x[i], mapped), alone)
+
+
+@pytest.mark.parametrize("method", ["conv", "separable", "banded", "matmul", "auto"])
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("axis", [-1, 0, (1, 3), (2, 3)])
+def test_the_filter_sees_the_neighbours_at_their_places(method, groups, axis):
+    """As if the neurons were moved to their places, filtered, and moved back."""
+    rng = np.random.default_rng(0)
+    shape = {-1: (3, 2, 24), 0: (24, 2, 3), (1, 3): (2, 6, 3, 4), (2, 3): (2, 3, 6, 4)}[axis]
+    x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    map = lgnn.grid(6, 4) if groups == 1 else lgnn.grid(4, 2)
+    places = np.concatenate([map.count * g + rng.permutation(map.count) for g in range(groups)])
+    taps = jnp.asarray([0.2, 0.6, 0.2], jnp.float32)
+    options = dict(method=method, neuron_axis=axis, groups=groups, floor=0.25)
+    found = low_pass(x, map, taps, places=jnp.asarray(places), **options)
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    last = np.moveaxis(np.asarray(x), axes, range(-len(axes), 0))
+    flat = last.reshape(-1, 24)
+    moved = low_pass(jnp.asarray(flat[:, places]), map, taps, groups=groups, floor=0.25)
+    back = np.empty_like(flat)
+    back[:, places] = moved
+    back = np.moveaxis(back.reshape(last.shape), range(-len(axes), 0), axes)
+    np.testing.assert_allclose(found, back, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "map", [lgnn.hexagonal(6, 5), lgnn.sphere(30), lgnn.grid(5, 3, 2)], ids=str
+)
+def test_on_other_maps(map):
+    tx = lgnn.transform({"conv": map}, settle=Settling(every=2))
+    grads, state = params(), tx.init(params())
+    for _ in range(2):
+        _, state = tx.update(grads, state, params(), activations={"conv": answers(0)["conv"]})
+    places = np.asarray(lgnn.places(state)["conv/kernel"])
+    correlations = np.corrcoef(np.asarray(answers(5, 400)["conv"]).T)
+    near = map.distances() < 1.2
+    np.fill_diagonal(near, False)
+    assert correlations[np.ix_(places, places)][near].mean() > correlations.mean() + 0.2
+    updates, _ = tx.update(grads, state, params(), activations={"conv": answers(0)["conv"]})
+    kernel, window = grads["conv"]["kernel"], lgnn.maps.windows.heat_kernel(map, 0.5)
+    expected = np.empty_like(kernel)
+    expected[..., places] = np.asarray(kernel)[..., places] @ np.asarray(window)
+    np.testing.assert_allclose(updates["conv"]["kernel"], expected, atol=1e-5)
+
+
+def test_groups_settle_each_on_its_map():
+    tree = {"conv": {"kernel": jnp.ones((3, 3, 1, 24))}}
+    table = {"conv": LayerMap(lgnn.grid(4, 3), groups=2)}
+    tx = lgnn.transform(table, settle=Settling(every=1))
+    rng = np.random.default_rng(0)
+    acts = {"conv": jnp.asarray(rng.normal(size=(50, 5, 5, 24)), jnp.float32)}
+    _, state = tx.update(tree, tx.init(tree), tree, activations=acts)
+    places = np.asarray(lgnn.places(state)["conv/kernel"])
+    assert sorted(places[:12]) == list(range(12))
+    assert sorted(places[12:]) == list(range(12, 24))
+    flat = np.asarray(acts["conv"]).mean((1, 2))
+    for part in (places[:12], places[12:]):
+        assert (
+            order(flat, part, lgnn.grid(4, 3)) > order(flat, np.sort(part), lgnn.grid(4, 3)) + 0.02
+        )
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 31])
+def test_few_neurons_and_prime_counts(count):
+    tree = {"conv": {"kernel": jnp.ones((3, 3, 1, count))}}
+    tx = lgnn.transform({count: (count, 1)}, settle=Settling(every=1))
+    acts = {"conv": jnp.asarray(np.random.default_rng(0).normal(size=(20, count)), jnp.float32)}
+    _, state = jax.jit(tx.update)(tree, tx.init(tree), tree, activations=acts)
+    assert sorted(np.asarray(lgnn.places(state)["conv/kernel"])) == list(range(count))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_moves_nobody_and_is_forgotten(bad):
+    tx = lgnn.transform(TABLE, sigma=0, settle=Settling(every=1))
+    state = tx.init(params())
+    acts = answers(0)
+    broken = {name: x.at[0, 3].set(bad) for name, x in acts.items()}
+    _, first = tx.update(params(), state, params(), activations=broken)
+    for path, places in lgnn.places(first).items():
+        np.testing.assert_array_equal(places, np.arange(len(places)), err_msg=path)
+    _, second = tx.update(params(), first, params(), activations=acts)
+    assert order(acts["conv"], lgnn.places(second)["conv/kernel"], lgnn.grid(6, 5)) > 0.5
+    on_weights = lgnn.transform(TABLE, sigma=0, settle=Settling(every=1, on="weights"))
+    tree = params()
+    tree["conv"]["kernel"] = tree["conv"]["kernel"].at[0, 0, 0, 2].set(bad)
+    _, state = on_weights.update(tree, on_weights.init(tree), tree)
+    np.testing.assert_array_equal(lgnn.places(state)["conv/kernel"], np.arange(30))
+    assert not np.array_equal(lgnn.places(state)["dense/kernel"], np.arange(12))
+
+
+def test_dead_neurons_get_places_too():
+    tx = lgnn.transform(TABLE, sigma=0, settle=Settling(every=1))
+    acts = {name: x.at[:, :7].set(0.0) for name, x in answers(0).items()}
+    _, state = tx.update(params(), tx.init(params()), params(), activations=acts)
+    assert sorted(np.asarray(lgnn.places(state)["conv/kernel"])) == list(range(30))
+
+
+WRAPPED = {
+    "chain": lambda tx: optax.chain(optax.clip(1.0), tx, optax.sgd(0.1, momentum=0.9)),
+    "masked": lambda tx: optax.masked(tx, {"conv": True, "dense": True, "head": False}),
+    "partition": lambda tx: optax.partition(
+        {"a": optax.chain(tx, optax.sgd(0.1)), "b": optax.adam(0.1)},
+        {"conv": "a", "dense": "a", "head": "b"},
+    ),
+    "MultiSteps": lambda tx: optax.MultiSteps(optax.chain(tx, optax.adam(0.1)), 2),
+    "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_places_are_read_out_of_any_optimiser(name):
+    tx = WRAPPED[name](lgnn.transform(TABLE, settle=Settling(every=1)))
+    state = tx.init(params())
+    for i in range(2):
+        _, state = jax.jit(tx.update)(params(), state, params(), activations=answers(i))
+    found = lgnn.places(state)
+    assert list(found) == ["conv/kernel", "dense/kernel"]
+    assert order(answers(5)["conv"], found["conv/kernel"], lgnn.grid(6, 5)) > 0.5
+
+
+def test_places_through_inject_hyperparams():
+    make = optax.inject_hyperparams(
+        lgnn.transform, static_args=("kernel_size", "neuron_axis", "settle")
+    )
+    tx = make(TABLE, sigma=0.4, settle=Settling(every=1))
+    _, state = tx.update(params(), tx.init(params()), params(), activations=answers(0))
+    assert order(answers(5)["conv"], lgnn.places(state)["conv/kernel"], lgnn.grid(6, 5)) > 0.5
+
+
+def test_a_state_without_places():
+    state = optax.sgd(0.1, momentum=0.9).init(params())
+    with pytest.raises(ValueError, match=r"^no places in this optimiser's state: .*settle="):
+        lgnn.places(state)
+    assert lgnn.transform(TABLE).init(params()) == LGNNState(jnp.zeros((), jnp.int32))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every": 0}, "every must be a whole number, at least 1, got 0."),
+        ({"every": 1.5}, "every must be a whole number, at least 1, got 1.5."),
+        ({"every": True}, "every must be a whole number, at least 1, got True."),
+        ({"every": 1, "sweeps": 0}, "sweeps must be a whole number, at least 1, got 0."),
+        ({"every": 1, "until": 0}, "until must be a whole number, at least 1, got 0."),
+        ({"every": 1, "end_width": 0}, "end_width must be a number, at least 0.1, got 0."),
+        ({"every": 1, "end_width": float("nan")}, "end_width must be a number, at least 0.1, got"),
+        ({"every": 1, "start_width": 0.3}, "start_width must be a number, at least 0.5, got 0.3."),
+        ({"every": 1, "on": "both"}, "on must be 'activations', 'weights', or the share of act"),
+        ({"every": 1, "on": 1.5}, "on must be 'activations', 'weights', or the share of activa"),
+    ],
+)
+def test_settings_that_are_out_of_range(options, message):
+    with pytest.raises(ValueError, match=r"^.*$") as error:
+        Settling(**options)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("activations", "message"),
+    [
+        (None, "to settle on activations, update needs activations={layer: (batch, ..., neurons)}"),
+        ({}, "activations lack those of conv/kernel, dense/kernel."),
+        ({"conv": answers()["conv"]}, "activations lack those of dense/kernel."),
+        (answers() | {"cnv": 0}, "activations name 'cnv', which is no layer; did you mean 'conv'?"),
+        ({"conv": jnp.zeros((9, 29))}, "activations of conv must have shape (batch, ..., 30), got"),
+        (
+            {"conv": jnp.zeros(30)},
+            "activations of conv must have shape (batch, ..., 30), got (30,)",
+        ),
+    ],
+)
+def test_activations_that_do_not_fit(activations, message):
+    tx = lgnn.transform(TABLE, settle=Settling(every=1))
+    with pytest.raises(ValueError, match=r"^.*$") as error:
+        tx.update(params(), tx.init(params()), params(), activations=activations)
+    assert message in str(error.value)
+
+
+def test_weights_need_parameters():
+    tx = lgnn.transform(TABLE, settle=Settling(every=1, on="weights"))
+    with pytest.raises(ValueError, match=r"^to settle on weights, update needs params"):
+        tx.update(params(), tx.init(params()))
+
+
+def test_other_layers_may_be_among_the_activations():
+    """As of a network that returns all; those without a map are passed over."""
+    tx = lgnn.transform(TABLE, settle=Settling(every=1))
+    acts = answers() | {"head": jnp.zeros((64, 5))}
+    update = partial(tx.update, params(), tx.init(params()), params())
+    assert_equal(update(activations=acts), update(activations=answers()))
