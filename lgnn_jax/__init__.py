@@ -26,7 +26,12 @@ from lgnn_jax.maps.sphere import sphere
 from lgnn_jax.maps.table import LayerMap, layer_maps, som_table
 from lgnn_jax.maps.windows import gaussian_kernel
 from lgnn_jax.methods.pull import pull
-from lgnn_jax.methods.schedules import constant_sigma, decreasing_sigma, piecewise_schedule
+from lgnn_jax.methods.schedules import (
+    annealed_sigma,
+    constant_sigma,
+    decreasing_sigma,
+    piecewise_schedule,
+)
 from lgnn_jax.methods.settling import Settling, places
 from lgnn_jax.methods.transform import LGNNState, transform
 from lgnn_jax.models.activations import activations
@@ -42,6 +47,7 @@ __all__ = [
     "Settling",
     "Stream",
     "activations",
+    "annealed_sigma",
     "constant_sigma",
     "decreasing_sigma",
     "explain",

@@ -17,6 +17,14 @@ def test_decreasing_sigma_is_equation_4():
     assert float(schedule(10**6)) == 0
 
 
+def test_annealed_sigma_falls_by_the_same_factor_in_each_step():
+    schedule = jax.jit(lgnn.annealed_sigma(5.0, 0.4, steps=60))
+    found = np.array([schedule(step) for step in range(80)])
+    np.testing.assert_allclose(found[:61], 5.0 * (0.4 / 5.0) ** (np.arange(61) / 60), rtol=1e-6)
+    assert (found[60:] == found[60]).all()
+    assert lgnn.annealed_sigma(0.5, 0.5, steps=1)(0) == 0.5
+
+
 def test_constant_sigma():
     assert lgnn.constant_sigma(0.7)(123456) == 0.7
 
@@ -33,6 +41,11 @@ def test_learning_rate_of_the_paper():
     [
         (lambda: lgnn.constant_sigma(-1), "sigma"),
         (lambda: lgnn.decreasing_sigma(float("nan"), steps_per_epoch=1, epochs=1), "sigma"),
+        (lambda: lgnn.annealed_sigma(0, 0.5, steps=1), "start"),
+        (lambda: lgnn.annealed_sigma(float("inf"), 0.5, steps=1), "start"),
+        (lambda: lgnn.annealed_sigma(1.0, 0.0, steps=1), "end must be positive"),
+        (lambda: lgnn.annealed_sigma(1.0, 2.0, steps=1), "end must be at most start, got 2.0"),
+        (lambda: lgnn.annealed_sigma(1.0, 0.5, steps=0), "steps"),
         (lambda: lgnn.decreasing_sigma(steps_per_epoch=0, epochs=1), "steps_per_epoch"),
         (lambda: lgnn.decreasing_sigma(steps_per_epoch=1, epochs=0), "epochs"),
         (lambda: lgnn.piecewise_schedule(0.0, 0.2, (1,), 1), "init_value"),
