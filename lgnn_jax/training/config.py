@@ -238,8 +238,11 @@ class Config:
         )
 
     def without_sigma(self) -> "Config":
-        """Returns the same run but for the width of its filter and that width's schedule."""
-        if self.method.filter is None:
+        """Returns the same run but for the width of its filter and that width's schedule.
+
+        Of a run whose neurons settle nothing is left out: its filter has one width.
+        """
+        if self.method.filter is None or self.method.settles is not None:
             return self
         som = dataclasses.replace(self.som, sigma=0.0)
         return dataclasses.replace(self, variant="constant", som=som)

@@ -1,0 +1,155 @@
+"""Runs whose neurons settle and are pulled together while they train."""
+
+import dataclasses
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import runs
+
+import lgnn_jax as lgnn
+from lgnn_jax.models.network import at_path
+from lgnn_jax.training import data
+from lgnn_jax.training.config import Model, Pulling, Settling, Som
+from lgnn_jax.training.session import Session
+from lgnn_jax.training.signals import Stopped
+from lgnn_jax.training.steps import AXIS, init_state, make_train_step, parallelize
+
+
+@pytest.fixture
+def config(tiny_config):
+    return dataclasses.replace(
+        tiny_config,
+        variant="self_organizing",
+        data=dataclasses.replace(tiny_config.data, pad=0, flip=False),
+        settling=Settling(every=0.5, sweeps=5),
+        pull=Pulling(weight=3.0, width=1.5),
+    )
+
+
+def steps_of(config, dataset, devices, count, **options):
+    session = Session(config, dataset, devices, **options)
+    state = session.place(session.initial_state)
+    rows = np.concatenate([session.epoch_order(epoch) for epoch in range(config.epochs)])
+    for indices in rows[:count]:
+        state, metrics = session.train_steps(state, indices[None], 0)
+        jax.block_until_ready(metrics)
+    return jax.device_get(state)
+
+
+@pytest.mark.parametrize("network", ["vgg11", "wrn10_1"])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_the_gradient_is_that_of_cross_entropy_and_pull(config, tiny_dataset, network, devices):
+    """On one device and on four, of the whole batch; the activations are taken by another way."""
+    width = {"vgg11": 1 / 16, "wrn10_1": 1 / 4}[network]
+    config = dataclasses.replace(config, model=Model(network, width=width, dropout=0.0))
+    session = Session(config, tiny_dataset, jax.devices()[:devices])
+    table = {f"^{path}$": m for path, m in session.plan.mapped.values()}
+    settled = lgnn.transform(table, settle=lgnn.Settling(every=9))
+    tx = optax.GradientTransformation(  # gradients as the optimiser's state, beside the places
+        lambda params: {"found": params, "settled": settled.init(params)},
+        lambda updates, state, params: (
+            jax.tree.map(jnp.zeros_like, params),
+            state | {"found": updates},
+        ),
+    )
+    mean, deviation = np.full(3, 100.0, np.float32), np.full(3, 60.0, np.float32)
+    step = make_train_step(
+        session.plan.network, tx, config, image_shape=(32, 32, 3), steps_per_epoch=6, mean=mean,
+        deviation=deviation, layers=session.plan.mapped, axis_name=AXIS,
+    )  # fmt: skip
+    mapped = parallelize(step, session.devices, whole=4, shares=1)
+    state = init_state(session.plan.network, tx, (32, 32, 3), 0)
+    images, labels = tiny_dataset.train_images[:16], tiny_dataset.train_labels[:16]
+    indices = np.arange(16).reshape(devices, -1)
+    found = mapped(state, images.reshape(16, -1), labels, np.int32(0), indices)[0].opt_state[
+        "found"
+    ]
+
+    @jax.jit
+    @jax.grad
+    def expected(params):
+        x = data.standardize(images, mean, deviation)
+        module = session.plan.network.module.clone(axis_name=None)
+        (logits, named), _ = module.apply(
+            {"params": params, "batch_stats": state.batch_stats}, x, train=True,
+            activations=True, mutable=["batch_stats"],
+        )  # fmt: skip
+        pulls = [
+            lgnn.pull(named[layer].pre, np.arange(m.count), m.map, 1.5)
+            for layer, (_, m) in session.plan.mapped.items()
+        ]
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return loss + 3.0 * sum(pulls) / len(pulls)
+
+    def close(a, b):
+        np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max() + 1e-6)
+
+    jax.tree.map(close, found, expected(state.params))
+
+
+def test_settling_alone_changes_nothing_of_the_network(config, tiny_dataset):
+    """To the bit: parameters, batch statistics and momentum."""
+    alone = dataclasses.replace(config, pull=Pulling(weight=0.0), som=Som(sigma=0.0))
+    baseline = dataclasses.replace(config, variant="baseline")
+    found, plain = (steps_of(c, tiny_dataset, jax.devices()[:1], 9) for c in (alone, baseline))
+    runs.assert_same((found.params, found.batch_stats), (plain.params, plain.batch_stats))
+    runs.assert_same(found.opt_state[1:], plain.opt_state)
+    moved = [
+        not np.array_equal(x, np.arange(len(x))) for x in lgnn.places(found.opt_state).values()
+    ]
+    assert any(moved)
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_run_is_resumed_to_the_same_bits_with_its_places(
+    config, tiny_dataset, tmp_path, signal_at
+):
+    _, straight = runs.train(config, tiny_dataset, tmp_path / "straight")
+    disarm = signal_at(signal.SIGTERM, 8)  # between two settlings
+    with pytest.raises(Stopped):
+        runs.train(config, tiny_dataset, tmp_path / "cut")
+    disarm()
+    _, resumed = runs.train(config, tiny_dataset, tmp_path / "cut", resume=True)
+    runs.assert_same(resumed, straight)
+    assert set(lgnn.places(resumed.opt_state)) == {
+        path for path, _ in Session(config, tiny_dataset).plan.mapped.values()
+    }
+
+
+def test_many_steps_a_call_equal_one_by_one(config, tiny_dataset):
+    slow = dataclasses.replace(config.optimizer, learning_rate=1e-3)
+    config = dataclasses.replace(config, optimizer=slow)
+    one = steps_of(config, tiny_dataset, jax.devices()[:1], 3)
+    session = Session(config, tiny_dataset, jax.devices()[:1], steps_per_call=3)
+    many, _ = session.train_steps(
+        session.place(session.initial_state), session.epoch_order(0)[:3], 0
+    )
+    many = jax.device_get(many)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        many.params, one.params,
+    )  # fmt: skip
+    jax.tree.map(np.testing.assert_array_equal, *map(lgnn.places, (many.opt_state, one.opt_state)))
+
+
+def test_the_pull_makes_neighbours_answer_alike(config, tiny_dataset):
+    strong = dataclasses.replace(config, epochs=8, settling=Settling(every=1.0))
+    without = dataclasses.replace(strong, pull=Pulling(weight=0.0))
+    orders = []
+    for c in (strong, without):
+        session = Session(c, tiny_dataset, jax.devices()[:1])
+        state = steps_of(c, tiny_dataset, jax.devices()[:1], 48)
+        x = data.standardize(tiny_dataset.test_images, *data.statistics(tiny_dataset.train_images))
+        acts = lgnn.activations(session.plan.network, x, state.params, state.batch_stats)
+        at = lgnn.places(state.opt_state)
+        found = []
+        for layer, (path, m) in session.plan.mapped.items():
+            assert at_path(state.params, path).shape[-1] == m.count
+            correlations = np.corrcoef(acts[layer][:, at[path]].T)
+            found.append(correlations[m.map.distances() == 1].mean())
+        orders.append(np.mean(found))
+    assert orders[0] > orders[1] + 0.1
