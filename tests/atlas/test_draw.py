@@ -57,7 +57,7 @@ def test_figures_show_the_runs_own_arrays(runs, tiny_dataset, tmp_path, monkeypa
         np.testing.assert_allclose(mosaic.get_array()[1:33, 1:33], images[place], atol=1e-4)
         assert mosaic.get_extent()[0] == -0.5
         assert mosaic.get_extent()[3] == -0.5
-        means = t.activations(tiny_dataset.test_images, ["conv5_2"])["conv5_2"]
+        means = t.activations(tiny_dataset.test_images, list(t.maps))["conv5_2"]
         by_class = class_means(means, tiny_dataset.test_labels, 5)
         heat_map = drawn[f"conv5_2_classes_b_{t.name}"].axes[0].get_images()[0].get_array()
         np.testing.assert_allclose(heat_map, by_class[1].reshape(8, 4), atol=1e-6)

@@ -35,7 +35,7 @@ def test_numbers_are_those_of_the_layers_own_arrays(runs, tiny_dataset, tmp_path
         for layer, entry in layers.items():
             features = filter_features(t.params[layer]["kernel"])
             order = _settled(features.T, tuple(entry["map"]))
-            means = t.activations(tiny_dataset.test_images, [layer])[layer]
+            means = t.activations(tiny_dataset.test_images, list(t.maps))[layer]
             for name, expected in (
                 ("weights", features),
                 ("untrained_weights", filter_features(t.initial[layer]["kernel"])),

@@ -230,7 +230,7 @@ def test_a_baseline_settles_by_itself(runs, tiny_dataset):
     baseline, constant = (found.numbers["runs"][name]["layers"] for name in found.runs)
     assert not any("settled" in entry for entry in constant.values())
     assert all("settled" in entry for entry in baseline.values())
-    means = both[0].activations(tiny_dataset.test_images, ["conv4_1"])["conv4_1"]
+    means = both[0].activations(tiny_dataset.test_images, list(both[0].maps))["conv4_1"]
     expected = judge(means, tiny_dataset.test_labels, (8, 4), shuffles=99)
     entry = baseline["conv4_1"]["settled"]
     assert {k: x for k, x in entry.items() if k != "classes"} == {
