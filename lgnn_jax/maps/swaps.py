@@ -18,8 +18,8 @@ from lgnn_jax.maps.shapes import Map
 _ENOUGH = 1e-6
 
 
-def squared_distances(map: Map) -> tuple[np.ndarray, ...]:
-    """Returns squared distances, float32, whose sum over the axes of a map is that of its places.
+def squared_distances(map: Map, dtype: jax.typing.DTypeLike = np.float32) -> tuple[np.ndarray, ...]:
+    """Returns squared distances whose sum over the axes of a map is that of its places.
 
     A Gaussian of distance is the product of one along each axis. A grid has its sides as axes,
     `(side, side)` each, so that a product over all places is one over each line; other maps have a
@@ -31,9 +31,9 @@ def squared_distances(map: Map) -> tuple[np.ndarray, ...]:
       [(40, 40), (32, 32)]
     """
     if not isinstance(map, Grid):
-        return (np.square(map.distances()).astype(np.float32),)
+        return (np.square(map.distances()).astype(dtype),)
     lines = [Grid((side,), (wrap,)) for side, wrap in zip(map.sides, map.wrap, strict=True)]
-    return tuple(np.square(line.distances()).astype(np.float32) for line in lines)
+    return tuple(np.square(line.distances()).astype(dtype) for line in lines)
 
 
 @jax.jit

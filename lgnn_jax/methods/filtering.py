@@ -116,10 +116,10 @@ def low_pass(
     has_floor = not (isinstance(floor, float) and floor == 0)  # optax may hand in an array
 
     def filtered(x, window, floor):
-        x, axis, unmerged = _one_axis(x, axes, 1)
+        x, neurons, unmerged = _one_axis(x, axes, 1)
         if places is not None:
-            x = jnp.take(x, places, axis)
-        view, axis, back = _one_axis(x, (axis,), groups)
+            x = jnp.take(x, places, neurons)
+        view, axis, back = _one_axis(x, (neurons,), groups)
         if window.ndim == 2:
             form = partial(_matrix_product, given=x.dtype)
         else:
@@ -130,7 +130,7 @@ def low_pass(
             result = floor * view.astype(dtype) + (1 - floor) * result.astype(dtype)
         result = back(result.astype(x.dtype))
         if places is not None:
-            result = jnp.take(result, jnp.argsort(places), axis)
+            result = jnp.take(result, jnp.argsort(places), neurons)
         return unmerged(result)
 
     sharding = jax.typeof(x).sharding

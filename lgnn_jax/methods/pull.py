@@ -93,7 +93,7 @@ def pull(
     count = map.count
     near = _near(x, map, jnp.asarray(width, x.dtype))
     squares = jnp.square(near).sum(axis=0)
-    some = squares > 0
+    some = squares > _rounding(x.dtype) ** 2  # neighbours that cancel have no direction
     size = jnp.where(some, jax.lax.rsqrt(jnp.where(some, squares, 1)), 0)
     loss = 1 - ((x * near).sum(axis=0) * size).mean()
     if inhibition and count > 1:
@@ -126,8 +126,8 @@ def _rounding(dtype: Any) -> float:
 def _near(x: jax.Array, map: Map, width: jax.Array) -> jax.Array:
     """The sum over the other neurons, each by its weight: `(batch, places)`."""
     found, left = x, 1
-    for squares in squared_distances(map):
-        window = jnp.exp(-squares.astype(x.dtype) / (2 * width**2))
+    for squares in squared_distances(map, x.dtype):
+        window = jnp.exp(-squares / (2 * width**2))
         side = len(window)
         lines = found.reshape(len(x), left, side, -1)
         found = jnp.einsum("bisj,st->bitj", lines, window, precision=jax.lax.Precision.HIGHEST)
