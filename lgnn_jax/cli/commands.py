@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from lgnn_jax.atlas import class_sets
-from lgnn_jax.methods.method import NAMED
+from lgnn_jax.methods.method import NAMED, PAPER
 from lgnn_jax.training.config import Config, Variant
 
 _Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
@@ -92,8 +92,8 @@ class Sweep:
     """A config by name (lgnn configs lists them), or a Python file that defines `config`, which is
     run. It supplies the defaults of the options from --name on."""
     variants: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar="{baseline,constant,decreasing}|FILE.py ...")
-    ] = tuple(NAMED)
+        tuple[str, ...], tyro.conf.arg(metavar="{baseline,constant,decreasing,self_organizing}|FILE.py ...")
+    ] = PAPER
     """Variants to compare, see lgnn train --help."""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...")] = (0, 1, 2, 3, 4)
     """Runs of one seed begin with the same weights and see the same images."""

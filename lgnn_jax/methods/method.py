@@ -159,7 +159,7 @@ class Method:
         return found
 
 
-# Those of the paper; section IV-A.
+PAPER = ("baseline", "constant", "decreasing")  # section IV-A
 NAMED = {
     "baseline": Method(),
     "constant": Method(Filter()),

@@ -6,6 +6,7 @@ back-propagation and the rest of the optimiser.
 
 import functools
 import operator
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -113,8 +114,19 @@ def transform(
     def init_fn(params: Any) -> LGNNState:
         maps = table.layer_maps(params, som_table, neuron_axis=neuron_axis)
         table.warn_of_unmatched(params, som_table, neuron_axis=neuron_axis)
-        if callable(sigma):
-            windows.check_sigma(sigma(jnp.zeros([], jnp.int32)))
+        first = sigma(jnp.zeros([], jnp.int32)) if callable(sigma) else sigma
+        windows.check_sigma(first)
+        cut_off = kernel_size is not None and any(
+            found is not None and isinstance(found.map, Grid) for found in maps.values()
+        )
+        known = not isinstance(first, jax.core.Tracer)
+        if cut_off and known and windows.is_too_wide(first, kernel_size):
+            warnings.warn(
+                f"sigma {float(first):g} is too wide for a window of {kernel_size}: patterns from "
+                "neuron to neuron get gradients of the wrong sign. Take kernel_size=None, the "
+                "whole map.",
+                stacklevel=2,
+            )
         settled = settling.init(params, maps, settle) if settle is not None else ()
         return LGNNState(count=jnp.zeros([], jnp.int32), settled=settled)
 

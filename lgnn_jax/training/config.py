@@ -20,7 +20,7 @@ from lgnn_jax.training.named_maps import SHAPES
 
 _FORBID_UNKNOWN = pydantic.ConfigDict(extra="forbid")
 
-Variant = Literal["baseline", "constant", "decreasing"] | str
+Variant = Literal["baseline", "constant", "decreasing", "self_organizing"] | str
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,9 @@ class Config:
     """Name of the run directory; letters, digits, '.', '_' and '-'."""
     variant: Variant = "constant"
     """baseline: no filter; constant: sigma stays; decreasing: sigma falls with every epoch, towards
-    0 (equation 4 of the paper); or a Python file that defines method(table), which returns an optax
-    transformation."""
+    0 (equation 4 of the paper); self_organizing: neurons settle on their maps while they train, and
+    what neighbours do is drawn together, see settling and pull; or a Python file that defines
+    method(table), which returns an optax transformation."""
     seed: int = 0
     """Seed of the initial weights, the order of the images, augmentation and dropout."""
     epochs: int = 200

@@ -32,7 +32,7 @@ class Method(NamedTuple):
 
 
 filtering = partial(Method, static_args=("kernel_size", "neuron_axis"))
-SCHEDULE = lgnn.decreasing_sigma(0.9, steps_per_epoch=1, epochs=4)
+SCHEDULE = lgnn.decreasing_sigma(0.8, steps_per_epoch=1, epochs=4)
 AXES, GROUPS = LayerMap(lgnn.grid(8, 4), (0, 3)), LayerMap(lgnn.grid(4, 2), groups=2)
 METHODS = [  # each table is one of `params`
     filtering("3x3", lgnn.transform, {16: (4, 4)}),

@@ -26,6 +26,8 @@ import lgnn_jax as lgnn
 from lgnn_jax.maps import windows
 from lgnn_jax.methods.filtering import low_pass
 
+pytestmark = pytest.mark.filterwarnings("ignore:sigma .* is too wide")
+
 SIGMAS = st.floats(0, 9, width=32) | st.sampled_from([0, 1, 1e-320, 1e-30, 1e30, 1e300, 10**39])
 WRONG_SIGMAS = [-1, -1e-300, math.nan, math.inf, -math.inf, 10**400, None, "wide", np.ones(3)]
 

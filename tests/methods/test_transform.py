@@ -111,6 +111,14 @@ def test_sigma_follows_its_schedule():
         _assert_close(updates, _expected(gradients, sigma=sigma))
 
 
+@pytest.mark.parametrize("sigma", [0.86, lgnn.annealed_sigma(2.0, 0.5, steps=9)])
+def test_a_window_that_turns_gradients_round_is_named(sigma):
+    with pytest.warns(UserWarning, match=r"^sigma \S+ is too wide for a window of 3: .*=None"):
+        lgnn.transform(TABLE, sigma=sigma).init(_params())
+    for fine in ({"kernel_size": None}, {"kernel_size": 31, "sigma": 0.86}):
+        lgnn.transform(TABLE, **{"sigma": sigma, **fine}).init(_params())
+
+
 def test_sigma_zero_is_the_identity():
     gradients = _gradients(_params())
     tx = lgnn.transform(TABLE, sigma=0.0)
