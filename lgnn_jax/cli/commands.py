@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from lgnn_jax.atlas import class_sets
-from lgnn_jax.methods.method import NAMED, PAPER
+from lgnn_jax.methods.method import PAPER
 from lgnn_jax.training.config import Config, Variant
 
 _Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
@@ -92,7 +92,8 @@ class Sweep:
     """A config by name (lgnn configs lists them), or a Python file that defines `config`, which is
     run. It supplies the defaults of the options from --name on."""
     variants: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar="{baseline,constant,decreasing,self_organizing}|FILE.py ...")
+        tuple[str, ...],
+        tyro.conf.arg(metavar="{baseline,constant,decreasing,self_organizing}|FILE.py ..."),
     ] = PAPER
     """Variants to compare, see lgnn train --help."""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...")] = (0, 1, 2, 3, 4)
