@@ -19,7 +19,7 @@ def run(command: Evaluate) -> None:
     found = trained.read(command.run_dir, images)
     metrics = found.evaluate(images.test_images, images.test_labels)
     console = Console()
-    layer_tables.topography(console, found.plan, found.params)
+    layer_tables.topography(console, found.plan, found.params, found.places)
     console.print(
         f"\nstep {found.step:,}: test accuracy {metrics.accuracy:.2%}, loss "
         f"{metrics.loss:.4f}, on {len(images.test_images):,} images",

@@ -1,5 +1,6 @@
 """Tables of a network's layers: before it is trained, and after."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -33,8 +34,10 @@ def plan(console: Console, config: Config, plan: Plan, train_count: int) -> None
     )
 
 
-def topography(console: Console, plan: Plan, params: Any) -> None:
+def topography(console: Console, plan: Plan, params: Any, places: Mapping[str, Any]) -> None:
     """Prints, by layer, how alike neighbours on the map are, beside the same for shuffled maps.
+
+    `places` are those of `Plan.weights`.
 
     Raises:
       RunError: if a parameter is not finite.
@@ -49,7 +52,7 @@ def topography(console: Console, plan: Plan, params: Any) -> None:
     table = make_table(
         ("layer", "left"), ("map", "right"), ("neighbours", "right"), ("shuffled", "right")
     )
-    for layer, numbers in measure(plan, params)["maps"].items():
+    for layer, numbers in measure(plan, params, places)["maps"].items():
         near = f"{numbers['neighbours']:z.3f}"
         shuffled = f"{numbers['shuffled']:z.3f} \u00b1 {numbers['shuffled_deviation']:.3f}"
         if numbers["neighbours"] == numbers["shuffled_deviation"] == 0:  # dead filters

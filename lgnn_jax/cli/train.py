@@ -11,6 +11,7 @@ from lgnn_jax.cli import layer_tables
 from lgnn_jax.cli.commands import Train
 from lgnn_jax.cli.errors import UsageError
 from lgnn_jax.cli.processes import join
+from lgnn_jax.methods.settling import find_places
 from lgnn_jax.training import data, session
 from lgnn_jax.training import run as run_lib
 from lgnn_jax.training import run_dir as run_dir_lib
@@ -59,7 +60,7 @@ def _train(command):
         for name, old, new in difference(begun, config):
             log.say(f"{name}: {old} -> {new}")
         summary, plan, state = run_lib.run(config, images, run_dir, log, resume=command.resume)
-    layer_tables.topography(console, plan, state.params)
+    layer_tables.topography(console, plan, state.params, find_places(state.opt_state))
     console.print(
         f"\ntest accuracy {summary['test_accuracy']:.2%} after {config.epochs} epochs "
         f"(best {summary['best_test_accuracy']:.2%}), {summary['wall_seconds']:,.0f} s\n"

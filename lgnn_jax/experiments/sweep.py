@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rich.table import Table
 from lgnn_jax.analysis.filters import Magnitudes, magnitudes
 from lgnn_jax.analysis.topography import neighbour_correlation
 from lgnn_jax.maps.grid import as_json
+from lgnn_jax.methods.settling import find_places
 from lgnn_jax.training.config import Config
 from lgnn_jax.training.data import Dataset
 from lgnn_jax.training.files import replace_text
@@ -141,13 +142,15 @@ def _run(config: Config, dataset: Dataset, folder: Path, log: Log) -> dict[str, 
         summary, plan, state = run(config, dataset, folder, log, resume=(folder / CONFIG).exists())
     params = jax.device_get(state.params)
     result = summary | {"machine": machine(), "date": time.strftime("%Y-%m-%d")}
-    result |= measure(plan, params)
+    result |= measure(plan, params, jax.device_get(find_places(state.opt_state)))
     replace_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
     return result
 
 
-def measure(plan: Plan, params: Any) -> dict[str, Any]:
+def measure(plan: Plan, params: Any, places: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the numbers of a trained network's filters and maps, ready for JSON.
+
+    `places` are those of `Plan.weights`.
 
     "magnitudes" are those of the first layer, "maps" has an entry for each layer with a map of more
     than one neuron.
@@ -156,7 +159,7 @@ def measure(plan: Plan, params: Any) -> dict[str, Any]:
     for layer, path in plan.layers.items():
         found = plan.maps.get(path)
         if found is not None and found.map.count > 1:
-            near = neighbour_correlation(np.asarray(plan.weights(params, layer)), found.map)
+            near = neighbour_correlation(np.asarray(plan.weights(params, layer, places)), found.map)
             maps[layer] = {
                 "map": as_json(found.map),
                 "neighbours": near.value,

@@ -118,14 +118,20 @@ def places(opt_state: Any) -> dict[str, jax.Array]:
       >>> {path: x.shape for path, x in places(tx.init(params)).items()}
       {'conv/kernel': (16,)}
     """
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, Places))
-    found = [x.places for x in leaves if isinstance(x, Places)]
+    found = find_places(opt_state)
     if not found:
         raise ValueError(
             "no places in this optimiser's state: they are there with "
             "lgnn_jax.transform(table, settle=lgnn_jax.Settling(...))."
         )
-    return {path: leaf for tree in found for path, leaf in by_path(tree).items()}
+    return found
+
+
+def find_places(opt_state: Any) -> dict[str, jax.Array]:
+    """Returns the same as `places`; nothing if neurons do not settle."""
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, Places))
+    trees = [x.places for x in leaves if isinstance(x, Places)]
+    return {path: leaf for tree in trees for path, leaf in by_path(tree).items()}
 
 
 def by_path(tree: Any) -> dict[str, jax.Array]:

@@ -6,10 +6,11 @@ and renamed once it is whole: a folder with a step's name is a checkpoint, or wa
 something damaged it.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,28 +93,47 @@ class Checkpoints:
             arrays than `target`.
         """
         some = set(target) if isinstance(target, dict) else None
+        folder, arrays = self._newest()
+        if folder is None:
+            return None
+        if some is not None:
+            arrays = {k: a for k, a in arrays.items() if k.partition("/")[0] in some}
+        _compare(folder, arrays, _arrays(target))
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), target)
+        with _naming(folder):
+            return _read(folder / _STATE, shapes, partial=some is not None)
+
+    def arrays(self, part: str) -> dict[str, np.ndarray]:
+        """Returns arrays of the newest checkpoint that is whole, whatever else it holds.
+
+        Args:
+          part: of the paths of those that are read, such as "/places/".
+
+        Returns:
+          By what follows `part` in the path; empty if there are none.
+
+        Raises:
+          CheckpointError: if all that there are are damaged.
+        """
+        folder, arrays = self._newest()
+        if not any(part in name for name in arrays):
+            return {}
+        with _naming(folder):
+            found = _read_some(folder / _STATE, lambda name: part in name)
+        return {name.partition(part)[2]: x for name, x in found.items()}
+
+    def _newest(self) -> tuple[Path | None, dict[str, Any]]:
+        """The newest checkpoint that is whole, and the type and shape of its arrays."""
         steps = self.steps()
         for step in reversed(steps):
             folder = self._folder / str(step)
             try:
-                manifest = _verified(folder)
+                return folder, _verified(folder)["arrays"]
             except CheckpointError as error:
                 self._say(f"checkpoint {step} is passed over: {error}")
-                continue
-            arrays = manifest["arrays"]
-            if some is not None:
-                arrays = {k: a for k, a in arrays.items() if k.partition("/")[0] in some}
-            _compare(folder, arrays, _arrays(target))
-            try:
-                shapes = jax.tree.map(
-                    lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), target
-                )
-                return _read(folder / _STATE, shapes, partial=some is not None)
-            except Exception as error:
-                raise CheckpointError(f"{folder} cannot be read: {_reason(error)}") from error
         if steps:
             raise CheckpointError(f"{self._folder} holds no checkpoint that is whole.")
-        return None
+        return None, {}
 
 
 def _checkpointer():
@@ -136,6 +156,37 @@ def _read(folder: Path, shapes: Any, *, partial: bool) -> Any:
             folder,
             args=ocp.args.PyTreeRestore(item=shapes, restore_args=arguments, partial_restore=True),
         )
+
+
+def _read_some(folder: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
+    """The arrays whose path is wanted, by their path."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        tree = checkpointer.metadata(folder).item_metadata.tree
+        some = jax.tree_util.tree_map_with_path(
+            lambda path, x: (
+                jax.ShapeDtypeStruct(x.shape, x.dtype) if wanted(_name(path)) else ocp.PLACEHOLDER
+            ),
+            tree,
+        )
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), some)
+        found = checkpointer.restore(
+            folder, args=ocp.args.PyTreeRestore(item=some, restore_args=as_numpy)
+        )
+    leaves = {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(found)}
+    return {name: x for name, x in leaves.items() if wanted(name)}
+
+
+@contextlib.contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Names the checkpoint that cannot be read."""
+    try:
+        yield
+    except Exception as error:
+        raise CheckpointError(f"{folder} cannot be read: {_reason(error)}") from error
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _write(folder: Path, step: int, state: Any) -> None:
@@ -211,7 +262,7 @@ def _arrays(tree: Any) -> dict[str, Any]:
     """Type and shape of each array, by path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): [
+        _name(path): [
             np.dtype(leaf.dtype).name,
             list(np.shape(leaf)),
         ]

@@ -8,6 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from lgnn_jax.maps.table import path_name
+from lgnn_jax.methods.settling import find_places
 from lgnn_jax.models.network import at_path
 from lgnn_jax.training.checkpoint import Checkpoints
 from lgnn_jax.training.errors import RunError
@@ -122,7 +123,11 @@ class _Recorder:
         found, shape = plan.maps.get(path), at_path(plan.shapes, path).shape
         if found and len(shape) == 4:  # height, width, colours and neurons: pictures
             self._log.filters(
-                step, found.map, lambda: jax.device_get(plan.weights(state.params, first))
+                step,
+                found.map,
+                lambda: jax.device_get(
+                    plan.weights(state.params, first, find_places(state.opt_state))
+                ),
             )
 
     def check(self, state, step):

@@ -5,7 +5,8 @@ import functools
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -44,13 +45,23 @@ class Plan(NamedTuple):
         found = {layer: (path, self.maps.get(path)) for layer, path in self.layers.items()}
         return {layer: (path, m) for layer, (path, m) in found.items() if m is not None}
 
-    def weights(self, params: Any, layer: str) -> jax.Array:
-        """Returns the kernel of a layer, with its neurons on the last axis."""
+    def weights(
+        self, params: Any, layer: str, places: Mapping[str, Any] = MappingProxyType({})
+    ) -> jax.Array:
+        """Returns the kernel of a layer, with its neurons on the last axis, in the map's order.
+
+        Args:
+          params: of the network.
+          layer: its name.
+          places: the neuron at each place, by path; of a layer without, neurons lie as they are
+            numbered.
+        """
         path = self.layers[layer]
         kernel = at_path(params, path)
         found = self.maps.get(path)
         axes = found.axes(kernel.shape) if found else (self.network.neuron_axis % kernel.ndim,)
-        return neurons_last(kernel, axes)
+        kernel = neurons_last(kernel, axes)
+        return kernel[..., places[path]] if path in places else kernel
 
 
 def plan(config: Config, info: data.Info, network: Network | None = None) -> Plan:

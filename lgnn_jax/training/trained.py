@@ -6,9 +6,10 @@ go to a device but those that are looked at.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +40,8 @@ class Trained(NamedTuple):
     initial: Any  # the parameters before the first step
     mean: np.ndarray
     deviation: np.ndarray
+    # of runs whose neurons settle, int (neurons,) by the path of a layer's kernel
+    places: Mapping[str, np.ndarray] = MappingProxyType({})
 
     @property
     def network(self) -> Network:
@@ -46,14 +49,19 @@ class Trained(NamedTuple):
         return self.plan.network
 
     def kernel(self, layer: str, params: Any = None) -> np.ndarray:
-        """Returns the weights of a layer, its neurons on the last axis."""
-        return np.asarray(self.plan.weights(self.params if params is None else params, layer))
+        """Returns the weights of a layer, its neurons on the last axis in the map's order."""
+        params = self.params if params is None else params
+        return np.asarray(self.plan.weights(params, layer, self.places))
 
     def apply(self, images: jax.Array) -> dict[str, jax.Array]:
-        """Returns the activations before the nonlinearity, by layer, of images in [0, 1]."""
+        """Returns the activations before the nonlinearity, by layer, of images in [0, 1].
+
+        Neurons are in the map's order.
+        """
         x = data.standardize(255 * images, self.mean, self.deviation)
         try:
-            return self.network.apply(self.params, self.state, x, activations=True).activations
+            found = self.network.apply(self.params, self.state, x, activations=True).activations
+            return {layer: self._in_places(layer, values) for layer, values in found.items()}
         except ValueError as error:  # of a network that knows none
             raise RunError(f"{self.name}: {error}") from error
 
@@ -71,7 +79,7 @@ class Trained(NamedTuple):
           layers: names of layers.
 
         Returns:
-          float32 `(n, neurons)` by layer.
+          float32 `(n, neurons)` by layer, neurons in the map's order.
 
         Raises:
           RunError: if a layer is unknown or has none, or if one is not finite.
@@ -80,11 +88,17 @@ class Trained(NamedTuple):
         batches = (data.standardize(part, self.mean, self.deviation) for part in parts)
         table = {f"^{re.escape(path)}$": found for path, found in self.plan.maps.items()}
         try:
-            return activations(
+            found = activations(
                 self.network, batches, self.params, self.state, layers=layers, table=table
             )
+            return {layer: self._in_places(layer, values) for layer, values in found.items()}
         except ValueError as error:
             raise RunError(f"{self.name}: {error}") from error
+
+    def _in_places(self, layer, values):
+        """Activations with their neurons in the map's order."""
+        found = self.places.get(self.plan.layers[layer])
+        return values if found is None else values[..., found]
 
     def evaluate(self, images: np.ndarray, labels: np.ndarray) -> Metrics:
         """Returns loss and accuracy over images, each counted once.
@@ -150,6 +164,7 @@ def read(run_dir: Path, dataset: data.Dataset, network: Network | None = None) -
         state,
         initial,
         *data.statistics(dataset.train_images),
+        places=checkpoints.arrays("/settled/places/"),
     )
 
 

@@ -11,9 +11,11 @@ import pytest
 import runs
 
 import lgnn_jax as lgnn
+from lgnn_jax.analysis.topography import neighbour_correlation
+from lgnn_jax.experiments.sweep import measure
 from lgnn_jax.models.build import build_network
 from lgnn_jax.models.network import at_path
-from lgnn_jax.training import data
+from lgnn_jax.training import data, trained
 from lgnn_jax.training.config import Model, Pulling, Settling, Som
 from lgnn_jax.training.optimizer import build_optimizer
 from lgnn_jax.training.session import Session, plan
@@ -142,6 +144,28 @@ def test_a_run_is_resumed_to_the_same_bits_with_its_places(
     assert set(lgnn.places(resumed.opt_state)) == {
         path for path, _ in Session(config, tiny_dataset).plan.mapped.values()
     }
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_run_is_read_in_the_order_of_its_map(config, tiny_dataset, tmp_path):
+    _, state = runs.train(config, tiny_dataset, tmp_path / "run")
+    found, places = trained.read(tmp_path / "run", tiny_dataset), lgnn.places(state.opt_state)
+    assert set(found.places) == set(places)
+    plain = found._replace(places={})
+    images = tiny_dataset.test_images
+    values = found.activations(images, ["conv4_1"])["conv4_1"]
+    order = places["conv4_1/kernel"]
+    assert not np.array_equal(order, np.arange(32))
+    as_numbered = plain.activations(images, ["conv4_1"])["conv4_1"]
+    np.testing.assert_array_equal(values, as_numbered[:, order])
+    np.testing.assert_array_equal(
+        found.kernel("conv4_1"), np.asarray(state.params["conv4_1"]["kernel"])[..., order]
+    )
+    x = images / np.float32(255)
+    np.testing.assert_array_equal(found.apply(x)["conv4_1"], plain.apply(x)["conv4_1"][..., order])
+    near = measure(found.plan, found.params, found.places)["maps"]["conv4_1"]["neighbours"]
+    expected = neighbour_correlation(found.kernel("conv4_1"), (8, 4)).value
+    assert near == pytest.approx(expected)
 
 
 def test_many_steps_a_call_equal_one_by_one(config, tiny_dataset):
