@@ -1,14 +1,16 @@
 """A method as a value: all that makes a map in training, each part of it optional."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import optax
 
 from lgnn_jax.maps.table import SomTable
 from lgnn_jax.maps.windows import check_sigma, check_size
 from lgnn_jax.methods import filtering
+from lgnn_jax.methods.pull import check_width
 from lgnn_jax.methods.schedules import constant_sigma, decreasing_sigma
 from lgnn_jax.methods.settling import Settling
 from lgnn_jax.methods.transform import transform
@@ -76,6 +78,16 @@ class Settles:
     end_width: float = 0.5
     on: Literal["activations", "weights"] | float = "activations"
 
+    def __post_init__(self):
+        """Checks what the attributes promise."""
+        if not (_is_number(self.every) and 0 < self.every <= 10**6):
+            raise ValueError(
+                f"every must be positive and at most 1,000,000 epochs, got {self.every!r:.80}."
+            )
+        if not (_is_number(self.until) and 0 < self.until <= 1):
+            raise ValueError(f"until must be in (0, 1], got {self.until!r:.80}.")
+        self.by_step(steps_per_epoch=1, epochs=1)  # checks the rest
+
     def by_step(self, *, steps_per_epoch: int, epochs: int) -> Settling:
         """Returns the same, counted in updates."""
         return Settling(
@@ -101,6 +113,12 @@ class Pull:
     weight: float = 0.2
     width: float = 1.0
     inhibition: bool = True
+
+    def __post_init__(self):
+        """Checks what the attributes promise."""
+        if not (_is_number(self.weight) and 0 <= self.weight < math.inf):
+            raise ValueError(f"weight must be finite, at least 0, got {self.weight!r:.80}.")
+        check_width(self.width)
 
 
 @dataclass(frozen=True)
@@ -157,6 +175,10 @@ class Method:
         if self.own is not None:
             found.append(self.own(table))
         return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 PAPER = ("baseline", "constant", "decreasing")  # section IV-A

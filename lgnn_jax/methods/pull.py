@@ -87,7 +87,7 @@ def pull(
             f"places must name each of {map.count} neurons once, from 0, got "
             f"{one_line(np.asarray(places)):.80}."
         )
-    _check_width(width)
+    check_width(width)
     x = means(x)[:, places]
     x = standardised(x)
     count = map.count
@@ -135,7 +135,8 @@ def _near(x: jax.Array, map: Map, width: jax.Array) -> jax.Array:
     return found.reshape(x.shape) - x
 
 
-def _check_width(width: Any) -> None:
+def check_width(width: Any) -> None:
+    """Raises ValueError if a width is known, and no number or out of its range."""
     if isinstance(width, jax.core.Tracer):
         return
     try:

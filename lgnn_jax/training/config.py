@@ -145,12 +145,22 @@ class Settling(Settles):
 
     __pydantic_config__ = _FORBID_UNKNOWN
 
+    def __post_init__(self):
+        """See `Model`."""
+        with _of("settling"):
+            super().__post_init__()
+
 
 @dataclass(frozen=True)
 class Pulling(Pull):
     """How neighbours are drawn together, by a variant that does so."""
 
     __pydantic_config__ = _FORBID_UNKNOWN
+
+    def __post_init__(self):
+        """See `Model`."""
+        with _of("pull"):
+            super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -326,6 +336,15 @@ def _naming(name: str):
         yield
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+
+
+@contextlib.contextmanager
+def _of(section: str):
+    """Puts the section before the field that a ValueError raised inside begins with."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{section}.{error}") from None
 
 
 def _require(valid: bool, name: str, right: str, value: Any) -> None:

@@ -69,7 +69,8 @@ def test_recipe_of_the_paper(name):
         ('{"seed": 1e99}', "seed"),
         (
             '{"variant": "none"}',
-            r"^variant must be 'baseline', 'constant' or 'decreasing', or a Python file, got",
+            r"^variant must be 'baseline', 'constant', 'decreasing' or 'self_organizing', or a "
+            "Python file, got",
         ),
         ('{"name": "../../etc"}', "name must be letters"),
         ('{"name": ""}', "name must be letters"),
