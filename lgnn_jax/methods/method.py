@@ -95,7 +95,8 @@ class Settles:
             self.sweeps,
             self.start_width,
             self.end_width,
-            max(1, round(self.until * epochs * steps_per_epoch)),
+            # Without an end it is the same however long the run is, and so is the program.
+            None if self.until == 1 else max(1, round(self.until * epochs * steps_per_epoch)),
             self.on,
         )
 

@@ -1,6 +1,7 @@
 """Runs whose neurons settle and are pulled together while they train."""
 
 import dataclasses
+import itertools
 import signal
 
 import jax
@@ -182,6 +183,24 @@ def test_many_steps_a_call_equal_one_by_one(config, tiny_dataset):
         many.params, one.params,
     )  # fmt: skip
     jax.tree.map(np.testing.assert_array_equal, *map(lgnn.places, (many.opt_state, one.opt_state)))
+
+
+def test_neurons_settle_in_every_epoch_and_no_longer_than_they_are_to(config, tiny_dataset):
+    """Runs of any number of epochs share programs, but not where settling has an end."""
+    for until, moving in ((1.0, {1, 2, 3, 4}), (0.5, {1, 2})):
+        settling = Settling(every=1.0, until=until)
+        c = dataclasses.replace(config, epochs=4, settling=settling)
+        session = Session(c, tiny_dataset, jax.devices()[:1])
+        state, seen = session.place(session.initial_state), []
+        for epoch in range(4):
+            for indices in session.epoch_order(epoch):
+                state, _ = session.train_steps(state, indices[None], epoch)
+            seen.append(np.concatenate(list(lgnn.places(jax.device_get(state).opt_state).values())))
+        start = np.concatenate(
+            [np.arange(m.count) for _, m in dict(sorted(session.plan.mapped.values())).items()]
+        )
+        moved = [not np.array_equal(a, b) for a, b in itertools.pairwise([start, *seen])]
+        assert {epoch for epoch, is_moved in enumerate(moved, start=1) if is_moved} == moving
 
 
 def test_the_pull_makes_neighbours_answer_alike(config, tiny_dataset):
