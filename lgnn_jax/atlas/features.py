@@ -90,7 +90,7 @@ def read(
         if len(arrays[name]) != count:
             raise DataError(
                 f"{path}: {name} has {len(arrays[name])} samples and {chosen[0]} has {count}: "
-                "layers must answer to the same samples."
+                "layers must respond to the same samples. --layers chooses some."
             )
     if classes is not None and len(classes.labels) != count:
         raise DataError(
@@ -168,7 +168,9 @@ def _fault(values: np.ndarray) -> str:
         more = ": take the mean over pixels or tokens first." if values.ndim > 2 else "."
         return f"must have shape (samples, neurons), got {values.shape}{more}"
     if values.dtype.kind not in "fiub":
-        stored = ": .npy files cannot store bfloat16, save float32." if values.dtype == "V2" else "."
+        stored = (
+            ": .npy files cannot store bfloat16, save float32." if values.dtype == "V2" else "."
+        )
         return f"must hold real numbers, got {values.dtype}{stored}"
     if min(values.shape) < 2:
         return f"must have two samples and two neurons at least, got {values.shape}."
@@ -177,7 +179,7 @@ def _fault(values: np.ndarray) -> str:
 
 def _classes_alone(path: Path) -> _Classes:
     """The classes in a file of labels."""
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"--labels must be a .npy or .npz file, got {path}.")
     arrays = read_arrays(path)
     if list(arrays) == [path.stem]:  # a .npy file
@@ -202,6 +204,9 @@ def _classes(path: Path, arrays: Mapping[str, np.ndarray | None]) -> _Classes | 
         raise DataError(
             f"{path}: class_names must be text (classes,), got {names.dtype} {names.shape}."
         )
+    if len(set(names.tolist())) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise DataError(f"{path}: class_names must differ, and {str(twice)!r:.80} is there twice.")
     if len(names) and labels.dtype.kind == "U":
         raise DataError(f"{path}: labels are names already, and class_names are for numbers.")
     wrong = labels[(labels < 0) | (labels >= len(names))] if len(names) else labels[:0]
