@@ -108,7 +108,7 @@ def test_tokens_before_images_are_refused(recipe):
     """As in a PyTorch transformer without batch_first: the mean would be over images."""
     head = Module(lambda x: Tensor(x.values.transpose(1, 0, 2)), weight=(6, 6))
     model = Module(lambda x: head(x), head=head)
-    with pytest.raises(ValueError, match="^head does not have the images on its first axis"):
+    with pytest.raises(ValueError, match=r"^head does not have the images on its first axis"):
         recipe(model, [Tensor(np.zeros((7, 4, 6)))], "head")
 
 
