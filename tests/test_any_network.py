@@ -20,6 +20,9 @@ class Tensor:
         self.values = np.asarray(values, np.float32)
         self.ndim = self.values.ndim
 
+    def __len__(self):
+        return len(self.values)
+
     def float(self):
         return self
 
@@ -99,6 +102,14 @@ def test_of_a_stand_in(recipe):
     np.testing.assert_allclose(found["head"], 4 * means[:, :5], atol=1e-5)
     assert not any(module.hooks for _, module in model.named_modules())
     assert list(recipe(model, [Tensor(IMAGES)], "^head$")) == ["head"]
+
+
+def test_tokens_before_images_are_refused(recipe):
+    """As in a PyTorch transformer without batch_first: the mean would be over images."""
+    head = Module(lambda x: Tensor(x.values.transpose(1, 0, 2)), weight=(6, 6))
+    model = Module(lambda x: head(x), head=head)
+    with pytest.raises(ValueError, match=r"^head does not have the images on its first axis"):
+        recipe(model, [Tensor(np.zeros((7, 4, 6)))], "head")
 
 
 def test_hooks_are_taken_away_whatever_happens(recipe):

@@ -86,6 +86,15 @@ class Judgement:
         return part_with(self.map, self.places, neurons)
 
     @property
+    def is_in_order(self) -> bool:
+        """Whether neighbours correlate as much, or nearly, where neurons lie as they are numbered.
+
+        As after training with a filter; then settling finds nothing new.
+        """
+        chance = self.order.neighbours.shuffled.mean()
+        return bool(self.own_order - chance >= 0.9 * (self.order.neighbours.value - chance))
+
+    @property
     def noise(self) -> float:
         """By how much two unrelated neurons correlate by chance: `1 / sqrt(held-out samples)`.
 
@@ -129,8 +138,10 @@ class Judgement:
         ]
         if len(self.left_out):
             lines.append(f"{len(self.left_out):,} of them do not vary on a half, and are left out.")
+        if self.is_in_order and self.verdict != "no map":
+            lines.append("The network's own order is as good: its neurons lie on a map already.")
         lines += [
-            _row("own order: as neurons are numbered", "map", "shuffled", "own order"),
+            _row("", "map", "shuffled", "own order"),
             _numbers("correlation of neighbours", found.neighbours, self.own_order),
             _numbers("trustworthiness: the nearest are most alike", found.trustworthiness),
         ]
@@ -139,7 +150,7 @@ class Judgement:
         return "\n".join(
             [
                 *lines,
-                _percents(f"{k} nearest that the other half's map shares", self.other_half.nearest),
+                _percents(f"{k} nearest: as near on the other half's map", self.other_half.nearest),
                 _numbers("correlation of distances with that map's", self.other_half.distances),
                 _numbers("the same with that from a random start", self.other_start.distances),
                 f"On the half they settled on, neighbours correlate {_two(self.on_settled)} "
@@ -177,7 +188,7 @@ def _class_rows(found: ClassOrder) -> list[str]:
     return [
         _numbers(f"Moran's I, mean of {found.classes} classes{without}", found.morans_i, morans_i),
         _percents("a class's strongest neurons in one patch", found.patch, patch),
-        _percents("how much nearer they are than any two", found.nearness, nearness),
+        _percents("how much closer they are than any two neurons", found.nearness, nearness),
     ]
 
 

@@ -169,6 +169,10 @@ def _checked_labels(labels, count):
         raise ValueError(
             f"labels must have shape ({count},), one for each sample, got {labels.shape}."
         )
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise ValueError(
+            f"labels must be known, and that of sample {np.isnan(labels).argmax()} is nan."
+        )
     if len(classes) < 2:
         raise ValueError(f"labels must have at least 2 classes, got {classes[0]} alone.")
     return found
@@ -233,8 +237,8 @@ def _verdict(order: Topography, samples: int) -> tuple[str, str]:
     if not _reach(found, WEAK):
         return NO_MAP, f"too little order to see{few}"
     if not _reach(found, CLEAR):
-        return WEAK_MAP, "more order than by chance, but little"
-    return CLEAR_MAP, "neurons beside each other are alike, on new samples too"
+        return WEAK_MAP, f"more order than by chance, but little{few}"
+    return CLEAR_MAP, f"neurons beside each other are alike, on new samples too{few}"
 
 
 def _reach(found: Sequence[AgainstShuffles], least: Sequence[float]) -> bool:

@@ -30,7 +30,7 @@ def read_arrays(path: Path, wanted: Collection[str] | None = None) -> dict[str, 
       DataError: in one line, for a file that is missing, damaged or of another kind, and for arrays
         of Python objects: to read them would run what the file says.
     """
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path} is neither a .npy or .npz file nor a folder with a run.")
     with _reading(path, str(path)), path.open("rb") as file:
         opened = np.load(file, allow_pickle=False)

@@ -90,7 +90,7 @@ def read(
         if len(arrays[name]) != count:
             raise DataError(
                 f"{path}: {name} has {len(arrays[name])} samples and {chosen[0]} has {count}: "
-                "layers must answer to the same samples."
+                "layers must respond to the same samples. --layers chooses some."
             )
     if classes is not None and len(classes.labels) != count:
         raise DataError(
@@ -179,7 +179,7 @@ def _fault(values: np.ndarray) -> str:
 
 def _classes_alone(path: Path) -> _Classes:
     """The classes in a file of labels."""
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"--labels must be a .npy or .npz file, got {path}.")
     arrays = read_arrays(path)
     if list(arrays) == [path.stem]:  # a .npy file
@@ -204,6 +204,9 @@ def _classes(path: Path, arrays: Mapping[str, np.ndarray | None]) -> _Classes | 
         raise DataError(
             f"{path}: class_names must be text (classes,), got {names.dtype} {names.shape}."
         )
+    if len(set(names.tolist())) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise DataError(f"{path}: class_names must differ, and {str(twice)!r:.80} is there twice.")
     if len(names) and labels.dtype.kind == "U":
         raise DataError(f"{path}: labels are names already, and class_names are for numbers.")
     wrong = labels[(labels < 0) | (labels >= len(names))] if len(names) else labels[:0]

@@ -99,7 +99,8 @@ def file_names(names: Iterable[str]) -> list[str]:
     """
     found: dict[str, str] = {}  # by what a file system without cases makes of it
     for name in names:
-        short = re.sub(rf"[^{_SAFE}]+", "_", name)[:80]
+        short = re.sub(rf"[^{_SAFE}]+", "_", name)
+        short = short if len(short) <= 80 else short[:60] + short[-20:]
         while short.casefold() in found:
             short = f"{short}_{len(found)}"
         found[short.casefold()] = short

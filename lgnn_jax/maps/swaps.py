@@ -14,7 +14,8 @@ import numpy as np
 from lgnn_jax.maps.grid import Grid
 from lgnn_jax.maps.shapes import Map
 
-# Correlations are at most about 1: a gain below this is rounding.
+# A smaller gain is rounding. Sums of likeness are some ten, of which float32 has six digits: with
+# 1,280 neurons gains were off by 1e-5 at width 5, by 3e-7 at width 0.5.
 _ENOUGH = 1e-6
 
 

@@ -37,7 +37,8 @@ def activations(
 
     Args:
       network: `LinenNetwork`, `NnxNetwork`, `EquinoxNetwork` of `lgnn_jax.models`, or another
-        `Network`. A program is compiled for it once, and kept.
+        `Network`. A program is compiled for it and `reduce`, and kept: pass the same objects
+        again to use it again.
       images: `(n, height, width, channels)`, n >= 1, floating-point or integers, on the scale on
         which the network takes them; or an iterable of such batches of any length, which is read
         batch by batch.
@@ -79,6 +80,8 @@ def activations(
         raise ValueError(f"reduce must be a function such as jnp.mean, got {one_line(reduce):.80}.")
     if isinstance(layers, str):
         raise ValueError(f"layers must be a sequence of names, got {layers!r}: write [{layers!r}].")
+    if layers is not None and not len(layers):
+        raise ValueError("layers must name at least one layer; None means all of them.")
     if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number, at least 1, got {batch_size!r:.80}.")
     chunks = _chunks(images, batch_size)
@@ -90,7 +93,8 @@ def activations(
     found = {layer: [] for layer, _ in counted}
     for chunk in itertools.chain([first], chunks):
         fill = [(0, len(first) - len(chunk)), (0, 0), (0, 0), (0, 0)]
-        values = _program(network, counted, reduce, params, state, np.pad(chunk, fill))
+        chunk_ = np.pad(chunk, fill) if len(chunk) < len(first) else chunk
+        values = _program(network, counted, reduce, params, state, chunk_)
         for layer, parts in found.items():
             parts.append(np.asarray(values[layer])[: len(chunk)])
     joined = {layer: np.concatenate(parts) for layer, parts in found.items()}

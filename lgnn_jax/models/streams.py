@@ -1,5 +1,6 @@
 """Networks that compute the same, with their neurons in another order."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -70,7 +71,8 @@ def reorder(
     normalisation, sums of the layers of one stream, and flattening before a dense layer. It is not
     where channels have a fixed order (grouped convolutions, group normalisation, heads of
     attention, channels that are split or put side by side), or where several layers share one
-    kernel. `streams` has to be right: what it does not say cannot be seen in parameters.
+    kernel. `streams` has to be right: parameters do not say who reads whom. Of parameters that look
+    like a normalisation and are not named, a warning tells.
 
     Args:
       params: any tree of arrays, such as a `Network`'s.
@@ -123,6 +125,14 @@ def reorder(
                 f"{first} and {key} write to one stream of channels: their places must be the same."
             )
     moves = [move for i, (_, order) in chosen.items() for move in network.moves(streams[i], order)]
+    for i, (key, order) in chosen.items():
+        if loose := network.loose(len(order)):
+            warnings.warn(
+                f"{loose[0]} has one number for each neuron of {key}, and the streams do not name "
+                "it: if it normalises them it has to be reordered too, as by layer_chain(..., "
+                f"norms={{{streams[i].writers[0]!r}: {loose[0].rpartition('/')[0]!r}}}).",
+                stacklevel=2,
+            )
 
     def moved(part, path, leaf):
         for move in moves:
@@ -212,6 +222,18 @@ class _Network:
                 "lgnn_jax.layer_chain makes those of a plain chain."
             )
         return found[0]
+
+    def loose(self, neurons: int) -> list[str]:
+        """Parameters with one number a neuron that are of no layer and no normalisation."""
+        owners = {path.rpartition("/")[0] for path in self.layers.values()}
+        norms = {norm for stream in self.streams for norm in stream.norms}
+        return [
+            path
+            for path, array in self.arrays["params"].items()
+            if array.shape == (neurons,)
+            and path.rpartition("/")[0] not in owners
+            and not any(path.startswith(f"{norm}/") for norm in norms)
+        ]
 
     def moves(self, stream: Stream, order: np.ndarray) -> list[_Move]:
         """All that has to move for a stream to be in another order."""

@@ -203,6 +203,23 @@ def test_random_weights_have_a_map():
     assert judge(features).verdict == "clear map"
 
 
+def test_a_network_whose_neurons_lie_on_a_map_already():
+    features, labels = _tuned(samples=400)
+    again = features[:, settle(features, MAP)]
+    said = "The network's own order is as good: its neurons lie on a map already."
+    assert said in str(judge(again, labels, MAP))
+    assert said not in str(judge(features, labels, MAP))
+    noise = np.random.default_rng(0).normal(size=(400, NEURONS))
+    assert said not in str(judge(noise, labels, MAP))
+
+
+def test_labels_that_are_not_known():
+    features, labels = _tuned(samples=30)
+    labels = np.where(np.arange(30) == 7, np.nan, labels)
+    with pytest.raises(ValueError, match=r"^labels must be known, and that of sample 7 is nan\.$"):
+        judge(features, labels)
+
+
 def test_few_samples():
     features, labels = _tuned(samples=30, noise=3)
     found = judge(features, labels)
@@ -210,7 +227,9 @@ def test_few_samples():
     assert found.reason.endswith("but 15 samples are few")
     assert found.classes.classes + found.classes.left_out == CLASSES
     assert found.classes.left_out == CLASSES - len(set(labels[found.held_out]))
-    assert judge(*_tuned(samples=30)).verdict == "clear map"  # enough for what is strong
+    strong = judge(*_tuned(samples=30))  # enough for what is strong
+    assert strong.verdict == "clear map"
+    assert strong.reason.endswith("but 15 samples are few")
     assert judge(features[:4]).verdict == "no map"
 
 

@@ -104,7 +104,8 @@ def _nan(values):
         ),
         (
             {"conv": CONV, "dense": DENSE[:9]}, {},
-            "net.npz: dense has 9 samples and conv has 10: layers must answer to the same samples.",
+            "net.npz: dense has 9 samples and conv has 10: layers must respond to the same "
+            "samples. --layers chooses some.",
         ),
         ({"conv": _nan(CONV)}, {}, "conv must be finite: neuron 1 has nan on sample 2."),
         (
@@ -117,6 +118,10 @@ def _nan(values):
             "net.npz: label 4 has no name: class_names has 4, for labels from 0.",
         ),
         ({"conv": CONV, "labels": LABELS, "class_names": LABELS}, {}, "class_names must be text"),
+        (
+            {"conv": CONV, "labels": LABELS, "class_names": NAMES[[0, 1, 2, 3, 1]]}, {},
+            "net.npz: class_names must differ, and 'bee' is there twice.",
+        ),
         (
             {"conv": CONV, "labels": NAMES[LABELS], "class_names": NAMES}, {},
             "labels are names already",

@@ -414,6 +414,7 @@ def test_a_network_without_activations():
         (IMAGES, {"batch_size": 0}, "batch_size must be a whole number, at least 1, got 0"),
         (IMAGES, {"batch_size": 2.5}, "batch_size must be a whole number, at least 1, got 2.5"),
         (IMAGES, {"layers": "up"}, r"layers must be a sequence of names, got 'up'"),
+        (IMAGES, {"layers": []}, "layers must name at least one layer; None means all of them"),
         (IMAGES, {"layers": ["ap"]}, "no layer 'ap'; did you mean 'up'. There are patch, att"),
         (IMAGES, {"layers": [3]}, "no layer 3. There are patch"),
         (IMAGES, {"reduce": "mean"}, "reduce must be a function such as jnp.mean, got 'mean'"),

@@ -327,3 +327,16 @@ def test_frameworks_without_streams_are_asked_for_them():
     params, state = network.init(jax.random.key(0), (8, 8, 3))
     with pytest.raises(ValueError, match=r"no layer reads c.*layer_chain makes those of a plain"):
         lgnn.reorder(params, {"c": jnp.arange(6)}, network.streams((8, 8, 3)), state)
+
+
+def test_a_normalisation_that_streams_do_not_name_is_noticed():
+    ones = jnp.ones(4)
+    params = {
+        "conv": {"kernel": jnp.zeros((3, 3, 3, 4)), "bias": ones},
+        "bn": {"scale": ones, "bias": ones},
+        "head": {"kernel": jnp.zeros((4, 5))},
+    }
+    places = {"conv": [3, 2, 1, 0]}
+    with pytest.warns(UserWarning, match=r"^bn/\w+ has one number for .* conv, .*'conv': 'bn'"):
+        lgnn.reorder(params, places, lgnn.layer_chain("conv", "head"))
+    lgnn.reorder(params, places, lgnn.layer_chain("conv", "head", norms={"conv": "bn"}))
