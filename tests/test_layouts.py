@@ -39,7 +39,7 @@ def features():
 )
 @pytest.mark.filterwarnings("ignore")
 def test_a_layout_is_one_and_orders(features, name):
-    with threadpool_limits(1):  # threads of t-SNE that wait for each other took 32 s, not 1
+    with threadpool_limits(1):  # threads of t-SNE that wait for each other took 32 s, not 0.2
         places = layouts.LAYOUTS[name](features, MAP)
     assert sorted(places) == list(range(MAP.count))
     found = neighbour_correlation(features[:, places].T, MAP, neuron_axis=0, shuffles=1).value

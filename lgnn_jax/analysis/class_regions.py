@@ -102,8 +102,8 @@ def regions_on(means: np.ndarray, map: Map) -> Callable[[np.ndarray], ClassRegio
         where = np.argsort(places)[strong]  # the places of the strong neurons
         chosen = np.zeros((classes, neurons), bool)
         np.put_along_axis(chosen, where, True, axis=1)
-        # Class by class: all at once took gigabytes with 1,000 classes and 10,000 neurons.
-        sums = np.array([distances[np.ix_(places_, places_)].sum() for places_ in where])
+        # Class by class: all at once would be 2 GB with 1,000 classes and 10,000 neurons.
+        sums = np.array([distances[np.ix_(own, own)].sum() for own in where])
         return ClassRegions(
             morans_i=np.divide(products, variances, out=np.zeros(classes), where=variances > 0),
             patch=_largest(chosen, touching) / strongest,

@@ -93,8 +93,8 @@ def activations(
     found = {layer: [] for layer, _ in counted}
     for chunk in itertools.chain([first], chunks):
         fill = [(0, len(first) - len(chunk)), (0, 0), (0, 0), (0, 0)]
-        chunk_ = np.pad(chunk, fill) if len(chunk) < len(first) else chunk
-        values = _program(network, counted, reduce, params, state, chunk_)
+        filled = np.pad(chunk, fill) if len(chunk) < len(first) else chunk
+        values = _program(network, counted, reduce, params, state, filled)
         for layer, parts in found.items():
             parts.append(np.asarray(values[layer])[: len(chunk)])
     joined = {layer: np.concatenate(parts) for layer, parts in found.items()}
