@@ -106,7 +106,7 @@ class Pull:
     """A loss that draws the activations of neighbours together; see `lgnn_jax.pull`.
 
     Attributes:
-      weight: of the mean over the layers, beside the cross entropy.
+      weight: of the mean over all neurons, beside the cross entropy.
       width: of the neighbourhood in map units, at least 0.25.
       inhibition: whether all others are kept apart.
     """

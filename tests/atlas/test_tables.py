@@ -44,7 +44,7 @@ def test_the_table_of_a_run_with_dead_filters(runs, tiny_dataset):
     params = jax.tree.map(np.array, t.params)
     params["conv4_1"]["kernel"][:] = 0.1
     console = Console(file=io.StringIO(), width=80)
-    layer_tables.topography(console, t.plan, params)
+    layer_tables.topography(console, t.plan, params, {})
     rows = [line.split() for line in console.file.getvalue().splitlines()]
     assert ["conv4_1", "8x4", "\u2013", "\u2013"] in rows
     assert sum("\u2013" in row for row in rows) == 1
@@ -55,7 +55,7 @@ def test_parameters_that_are_not_finite(runs, tiny_dataset):
     params = jax.tree.map(np.array, t.params)
     params["bn3_1"]["bias"][0] = np.nan
     with pytest.raises(RunError, match="bn3_1/bias has nan among its values: all parameters must"):
-        layer_tables.topography(Console(quiet=True), t.plan, params)
+        layer_tables.topography(Console(quiet=True), t.plan, params, {})
 
 
 def test_layers_on_maps_of_any_shape(printed):

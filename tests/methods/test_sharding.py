@@ -113,7 +113,7 @@ def test_a_product_needs_nothing_of_other_devices(layer_map, options):
 @pytest.mark.parametrize(("layer_map", "kind"), [(GRID, AUTO), (HEXAGONS, EXPLICIT)], ids=str)
 def test_a_whole_step_on_sharded_parameters(layer_map, kind):
     """With the state on all devices, a schedule, a floor, decay and momentum."""
-    sigma = lgnn.decreasing_sigma(0.9, steps_per_epoch=1, epochs=4)
+    sigma = lgnn.decreasing_sigma(0.8, steps_per_epoch=1, epochs=4)
     tx = optax.chain(
         lgnn.transform({"conv": layer_map}, sigma=sigma, floor=0.2, method="matmul"),
         optax.add_decayed_weights(0.1),

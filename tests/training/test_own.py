@@ -104,7 +104,7 @@ FILTER = """
 import lgnn_jax
 
 def method(table):
-    return lgnn_jax.transform(table, sigma=1.0)
+    return lgnn_jax.transform(table, sigma=0.8)
 """
 
 
