@@ -16,8 +16,9 @@ import numpy as np
 import tyro
 from timing import alternate, environment, ratio, report
 
+from lgnn_jax.maps.grid import grid
 from lgnn_jax.maps.table import som_dimensions
-from lgnn_jax.maps.windows import gaussian_taps
+from lgnn_jax.maps.windows import gaussian_taps, heat_kernel, heat_lines
 from lgnn_jax.methods.filtering import Form, low_pass
 
 # Kernels of VGG-11 and 19, WRN-16-8 and 28-10: the large ones of each width.
@@ -33,6 +34,9 @@ SHAPES = [
     (3, 3, 320, 320),
     (3, 3, 640, 640),
 ]
+
+# The neighbourhood that reaches over the whole map: a product along each side, or one with all.
+WHOLE = {"lines": heat_lines, "matrix": heat_kernel}
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ def main(arguments: Arguments) -> None:
     for shape in SHAPES:
         calls = {"copy": _copy(shape)}
         calls |= {method: _ours(shape, method, arguments) for method in methods}
+        calls |= {name: _whole(shape, window, arguments) for name, window in WHOLE.items()}
         torch_call = _pytorch(shape, arguments)
         if torch_call is not None:
             calls["PyTorch"] = torch_call
@@ -63,12 +68,12 @@ def main(arguments: Arguments) -> None:
         name = "x".join(map(str, shape))
         rows.append(
             [name, f"{np.median(seconds['copy']) * 1e3:.2f} ms"]
-            + [ratio(seconds[method], seconds["copy"]) for method in methods]
+            + [ratio(seconds[method], seconds["copy"]) for method in (*methods, *WHOLE)]
             + ([ratio(seconds["PyTorch"], seconds["auto"])] if torch_call else [])
         )
         data[name] = {name: values.tolist() for name, values in seconds.items()}
         print(f"{name} done", flush=True)
-    columns = ["gradient", "copy", *(f"{method} / copy" for method in methods)]
+    columns = ["gradient", "copy", *(f"{method} / copy" for method in (*methods, *WHOLE))]
     columns += ["PyTorch / auto"] if torch_call else []
     size = arguments.kernel_size
     report(
@@ -99,6 +104,13 @@ def _ours(shape, method, arguments):
     def filtered(x, sigma):
         return low_pass(x, dims, gaussian_taps(sigma, arguments.kernel_size), method=method)
 
+    return lambda: filtered(x, sigma).block_until_ready()
+
+
+def _whole(shape, window, arguments):
+    x, sigma = jnp.asarray(_gradient(shape)), jnp.float32(arguments.sigma)
+    map = grid(*som_dimensions(shape[-1]))
+    filtered = jax.jit(lambda x, sigma: low_pass(x, map, window(map, sigma)))
     return lambda: filtered(x, sigma).block_until_ready()
 
 

@@ -32,6 +32,7 @@ from lgnn_jax.methods.schedules import (
     decreasing_sigma,
     piecewise_schedule,
 )
+from lgnn_jax.methods.self_organizing import self_organizing
 from lgnn_jax.methods.settling import Settling, places
 from lgnn_jax.methods.transform import LGNNState, transform
 from lgnn_jax.models.activations import activations
@@ -62,6 +63,7 @@ __all__ = [
     "pull",
     "reorder",
     "ring",
+    "self_organizing",
     "settle",
     "settle_layers",
     "som_dimensions",

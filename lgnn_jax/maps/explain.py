@@ -1,6 +1,7 @@
 """What a table makes of a network, parameter by parameter."""
 
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from lgnn_jax.maps.parameters import Parameter, parameters
@@ -34,7 +35,9 @@ def explain(params: Any, table: SomTable, *, neuron_axis: int = -1) -> None:
     """
     check_table(table)
     rows = [("parameter", "shape", "axis", "map", "why")]
-    rows += [_row(p, table, neuron_axis) for p in parameters(params)]
+    found = parameters(params)
+    others = {p.path: p for p in found}
+    rows += [_row(p, table, neuron_axis, others) for p in found]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     widths[0] = max(len(row[0]) for row in rows if len(row[0]) <= _LONGEST)
     for path, *cells, why in rows:
@@ -53,10 +56,10 @@ def explain(params: Any, table: SomTable, *, neuron_axis: int = -1) -> None:
             print(" " * len(left) + line)
 
 
-def _row(p: Parameter, table: SomTable, neuron_axis: int) -> tuple[str, ...]:
+def _row(p: Parameter, table: SomTable, neuron_axis: int, others: Mapping[str, Parameter]):
     shape = f"({', '.join(map(str, p.shape))})"
     try:
-        entry = find_entry(p, table, neuron_axis)
+        entry = find_entry(p, table, neuron_axis, others)
     except ValueError as error:
         return p.path, shape, "?", "?", f"refused: {error}"
     if entry.key is None:
@@ -64,6 +67,8 @@ def _row(p: Parameter, table: SomTable, neuron_axis: int) -> tuple[str, ...]:
     if entry.layer_map is None:
         return p.path, shape, "-", "-", f"key {entry.key!r} leaves it alone"
     why = f"key {entry.key!r}; {p.why}"
+    if entry.layer_map.leader is not None:
+        why = f"key {entry.key!r}; as {entry.layer_map.leader}"
     read, neurons = (1, 0) if neuron_axis == 0 else (-2, -1)
     if p.kind == "convolution" and p.shape[read] == 1 < p.shape[neurons]:
         why += "; each neuron reads one channel: if its channels are groups, see LayerMap.groups"

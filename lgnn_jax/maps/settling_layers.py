@@ -76,7 +76,8 @@ def settle_layers(
     if not isinstance(start, str):
         raise ValueError(f"start must be a name for several layers, got {one_line(start):.80}.")
     maps = layer_maps(params, table, neuron_axis=neuron_axis)
-    maps = {path: found for path, found in maps.items() if found is not None}
+    # What lies as a kernel does needs no places of its own.
+    maps = {p: found for p, found in maps.items() if found is not None and found.leader is None}
     features = _features(params, maps, {} if activations is None else activations)
     found = {}
     for paths in _sharing(list(maps), streams):

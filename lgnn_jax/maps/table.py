@@ -16,6 +16,7 @@ from lgnn_jax.maps.grid import grid, som_dimensions
 from lgnn_jax.maps.parameters import Parameter, parameters, path_name, wrong_way_round
 from lgnn_jax.maps.shapes import Map, check_map
 from lgnn_jax.maps.windows import one_line
+from lgnn_jax.maps.words import did_you_mean
 
 SomDimensions = tuple[int, int]
 
@@ -30,6 +31,8 @@ class LayerMap:
         the size of a head, that count them together, the last one fastest.
       groups: the neurons are so many groups of equal size, one after the other, each on a map of
         its own; as of a grouped convolution.
+      leader: the path of another parameter of the same neurons, the kernel where this is its bias,
+        say: where they settle, this follows. None if it stands for itself.
 
     Raises:
       ValueError: if a field is not what it should be.
@@ -42,6 +45,7 @@ class LayerMap:
     map: Map
     neuron_axis: int | tuple[int, ...] = -1
     groups: int = 1
+    leader: str | None = None
 
     def __post_init__(self):
         """Checks what the attributes promise."""
@@ -72,6 +76,8 @@ class LayerMap:
             raise ValueError(
                 f"neuron_axis must name an axis and groups be at least 1, got {axis} and {groups}."
             )
+        if not (self.leader is None or isinstance(self.leader, str)):
+            raise ValueError(f"leader must be a path or None, got {one_line(self.leader):.80}.")
         object.__setattr__(self, "neuron_axis", axis)
         object.__setattr__(self, "groups", groups)
 
@@ -100,7 +106,7 @@ class LayerMap:
         return f"{self.groups} of {self.map}" if self.groups > 1 else str(self.map)
 
 
-SomTable = Mapping[int | str, SomDimensions | Map | LayerMap | None]
+SomTable = Mapping[int | str, SomDimensions | Map | LayerMap | str | None]
 
 
 def som_table(
@@ -182,7 +188,7 @@ class Entry(NamedTuple):
 def layer_maps(
     params: Any, table: SomTable, *, neuron_axis: int = -1
 ) -> dict[str, LayerMap | None]:
-    """Looks up the map of every parameter that `table` speaks of.
+    r"""Looks up the map of every parameter that `table` speaks of.
 
     Args:
       params: any tree of arrays (or `jax.ShapeDtypeStruct`).
@@ -190,7 +196,9 @@ def layer_maps(
         '/'-joined path of a parameter (str), to SOM dimensions `(m, n)`, to a map, to a `LayerMap`,
         or to None: leave it alone. Strings are tried first, in order; the first match wins. A count
         applies to convolution kernels only, see `som_table`; a string can name any parameter, a
-        bias by its whole path.
+        bias by its whole path. To have other parameters of the neurons filtered along with them,
+        map their path to that of the kernel, in which `\1` is what the first group matched:
+        `{64: (8, 8), r"conv(\d)/bias": r"conv\1/kernel"}`.
       neuron_axis: the axis of a parameter that counts its neurons, where the entry is no
         `LayerMap`.
 
@@ -216,18 +224,44 @@ def layer_maps(
     check_table(table)
     paths = Counter(path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params))
     maps = {}
-    for p in parameters(params):
-        entry = find_entry(p, table, neuron_axis)
+    found = parameters(params)
+    others = {p.path: p for p in found}
+    for p in found:
+        entry = find_entry(p, table, neuron_axis, others)
         if entry.key is None:
             continue
         if paths[p.path] > 1:
             raise ValueError(f"two parameters share the path {p.path!r}: rename one of them.")
         maps[p.path] = entry.layer_map
+    for path, found in maps.items():
+        if found is not None and found.leader is not None:
+            _check_leader(path, found, maps.get(found.leader))
     return maps
 
 
-def find_entry(p: Parameter, table: SomTable, neuron_axis: int) -> Entry:
-    """Returns what a table that is in order says of a parameter; raises as `layer_maps`."""
+def _check_leader(path: str, follower: LayerMap, leader: LayerMap | None) -> None:
+    if leader is None or leader.leader is not None:
+        raise ValueError(
+            f"{path!r} lies as {follower.leader!r} does, which has no map of its own: name the "
+            "kernel."
+        )
+    if (leader.map, leader.groups) != (follower.map, follower.groups):
+        raise ValueError(
+            f"{path!r} lies on {follower}, but {follower.leader!r}, its leader, on {leader}."
+        )
+
+
+def find_entry(
+    p: Parameter, table: SomTable, neuron_axis: int, others: Mapping[str, Parameter]
+) -> Entry:
+    """Returns what a table that is in order says of a parameter; raises as `layer_maps`.
+
+    Args:
+      p: the parameter.
+      table: see `layer_maps`.
+      neuron_axis: see there.
+      others: all parameters, by path.
+    """
     key = _named(p, table)
     if key is None:
         if p.kind == "convolution":
@@ -242,6 +276,8 @@ def find_entry(p: Parameter, table: SomTable, neuron_axis: int) -> Entry:
             )
         else:
             return Entry(p, None, None)
+    if isinstance(table[key], str):
+        return Entry(p, key, _follower(p, key, table, neuron_axis, others))
     found = _layer_map(table[key], neuron_axis)
     if found is not None:
         try:
@@ -251,6 +287,32 @@ def find_entry(p: Parameter, table: SomTable, neuron_axis: int) -> Entry:
         if found.count != count:
             raise ValueError(_misfit(p, count, found))
     return Entry(p, key, found)
+
+
+def _follower(p, key, table, neuron_axis, others):
+    """Where a parameter lies that has one number for each neuron of another one."""
+    match = re.fullmatch(key, p.path) or re.search(key, p.path)
+    try:
+        path = match.expand(table[key])
+    except (re.error, IndexError) as error:
+        raise ValueError(f"som_table[{key!r}], {table[key]!r}: {error}.") from None
+    named = f"som_table[{key!r}] says that {p.path!r} lies as {path!r} does"
+    if path not in others:
+        raise ValueError(f"{named}, which is no parameter{did_you_mean(path, list(others))}")
+    leader = others[path]
+    own = _named(leader, table)
+    follows = own is not None and isinstance(table[own], str)
+    found = None if follows else find_entry(leader, table, neuron_axis, others).layer_map
+    if found is None:
+        raise ValueError(f"{named}, which has no map of its own: name the kernel.")
+    neurons = tuple(leader.shape[axis] for axis in found.axes(leader.shape))
+    axes = [axis for axis, side in enumerate(p.shape) if side > 1 or p.shape == neurons]
+    if tuple(p.shape[axis] for axis in axes) not in (neurons, (prod(neurons),)):
+        raise ValueError(
+            f"{named}: it must have one number for each of {prod(neurons)} neurons, got shape "
+            f"{p.shape}."
+        )
+    return LayerMap(found.map, tuple(axes), found.groups, leader=path)
 
 
 def warn_of_unmatched(params: Any, table: SomTable, *, neuron_axis: int = -1) -> None:
@@ -307,10 +369,13 @@ def check_table(table: SomTable) -> None:
             raise ValueError(
                 f"som_table key {key!r} must be an int (a channel count) or a str (a path pattern)."
             )
-        if not (value is None or isinstance(value, (Map, LayerMap)) or _are_dimensions(value)):
+        named = isinstance(key, str) and isinstance(value, str)
+        known = value is None or isinstance(value, (Map, LayerMap)) or _are_dimensions(value)
+        if not (named or known):
             raise ValueError(
-                f"som_table[{key!r}] must be (m, n), two positive ints, a map, a LayerMap, or "
-                f"None, got {one_line(value):.80}. lgnn_jax.som_table(params) makes a table."
+                f"som_table[{key!r}] must be (m, n), two positive ints, a map, a LayerMap, the "
+                f"path of a kernel where the key is a path, or None, got {one_line(value):.80}. "
+                "lgnn_jax.som_table(params) makes a table."
             )
 
 

@@ -92,11 +92,28 @@ def heat_kernel(
         return _heat(map, jnp.asarray(sigma, dtype), dtype)
 
 
+def heat_lines(
+    map: Grid, sigma: jax.typing.ArrayLike, dtype: jax.typing.DTypeLike = jnp.float32
+) -> tuple[jax.Array, ...]:
+    """Returns one matrix `(side, side)` for each side of a grid; `heat_kernel` is their product.
+
+    The Laplacian of a grid is a sum over its sides.
+
+    Example:
+      >>> import numpy as np
+      >>> from lgnn_jax.maps.grid import grid
+      >>> rows, columns = heat_lines(grid(3, 2), 0.8)
+      >>> bool(np.allclose(np.kron(rows, columns), heat_kernel(grid(3, 2), 0.8)))
+      True
+    """
+    width = jnp.asarray(sigma, dtype)
+    lines = [Grid((n,), (wraps,)) for n, wraps in zip(map.sides, map.wrap, strict=True)]
+    return tuple(_heat(line, width, dtype) for line in lines)
+
+
 def _heat(map: Map, width: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     if isinstance(map, Grid) and len(map.sides) > 1:
-        # Of the sides, as the Laplacian of a grid is a sum over them.
-        lines = [Grid((n,), (wraps,)) for n, wraps in zip(map.sides, map.wrap, strict=True)]
-        return functools.reduce(jnp.kron, [_heat(line, width, dtype) for line in lines])
+        return functools.reduce(jnp.kron, heat_lines(map, width, dtype))
     values, vectors = (x.astype(dtype) for x in _spectrum(map))
     # The exponent of an infinite width times 0, the eigenvalue of the mean, would be no number.
     exponents = jnp.where(values == 0, 0, -0.5 * jnp.square(width) * values)
@@ -114,8 +131,8 @@ def _spectrum(map: Map) -> tuple[np.ndarray, np.ndarray]:
 
 def neighbourhood(
     map: Map, sigma: jax.typing.ArrayLike, size: int | None, dtype: jax.typing.DTypeLike
-) -> jax.Array:
-    """Returns how far a neuron reaches on a map: the taps of a window, or a matrix.
+) -> jax.Array | tuple[jax.Array, ...]:
+    """Returns how far a neuron reaches on a map: the taps of a window, a matrix, or one each side.
 
     Args:
       map: any map.
@@ -123,9 +140,17 @@ def neighbourhood(
       size: side of the window on a grid, odd; None for the whole map. Other maps have no sides: the
         neighbourhood there is always the whole map.
       dtype: of the result.
+
+    Returns:
+      Taps `(size,)`; a matrix `(places, places)`; or, for a whole grid of several sides, a matrix
+      `(side, side)` for each.
     """
     if size is not None and isinstance(map, Grid):
         return gaussian_taps(sigma, size, dtype)
+    if isinstance(map, Grid) and len(map.sides) > 1:
+        check_sigma(sigma)
+        with np.errstate(over="ignore"):
+            return heat_lines(map, sigma, dtype)
     return heat_kernel(map, sigma, dtype)
 
 

@@ -5,6 +5,7 @@ batch statistics and moments stay as they are. What places decide is who is whos
 """
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -38,7 +39,8 @@ class Settling:
       end_width: in the last sweep, at least 0.1.
       until: the last update after which neurons may settle; None for no end.
       on: what is alike: neurons that do the same, "activations"; that have learned the same,
-        "weights"; or a mixture, the share of activations in it.
+        "weights"; or a mixture, the share of activations in it. None for activations if the update
+        is given them, and weights, with a warning, if not.
 
     Raises:
       ValueError: if an attribute is out of its range.
@@ -49,7 +51,7 @@ class Settling:
     start_width: float | None = None
     end_width: float = 0.5
     until: int | None = None
-    on: Literal["activations", "weights"] | float = "activations"
+    on: Literal["activations", "weights"] | float | None = "activations"
 
     def __post_init__(self):
         """Checks what the attributes promise."""
@@ -70,7 +72,7 @@ class Settling:
                 raise ValueError(
                     f"{name} must be a number, at least {least}, got {one_line(value):.80}."
                 )
-        if self.on not in ("activations", "weights") and not (
+        if self.on not in ("activations", "weights", None) and not (
             isinstance(self.on, (int, float)) and 0 <= self.on <= 1
         ):
             raise ValueError(
@@ -81,7 +83,7 @@ class Settling:
     @property
     def share(self) -> float:
         """Of activations in what is alike."""
-        return {"activations": 1.0, "weights": 0.0}.get(self.on, self.on)
+        return {"activations": 1.0, "weights": 0.0, None: 1.0}.get(self.on, self.on)
 
 
 class Places(NamedTuple):
@@ -179,8 +181,15 @@ def update(
       maps: by path.
       settling: how they settle.
     """
-    alike = state.alike
-    if settling.share:
+    alike, share = state.alike, settling.share
+    if settling.on is None and activations is None:
+        warnings.warn(
+            "update was given no activations, so neurons settle on their weights: neighbours come "
+            "to look alike, and answer alike less. Settling(on='weights') says that it is meant.",
+            stacklevel=2,
+        )
+        share = 0.0
+    if share:
         given = _activations(activations, maps, by_path(updates))
         kept = jnp.minimum(_KEPT, count / (count + 1))
 
@@ -191,7 +200,7 @@ def update(
             return jnp.where(jnp.isfinite(found).all(), kept * leaf + (1 - kept) * found, leaf)
 
         alike = jax.tree_util.tree_map_with_path(running, alike)
-    if not settling.share == 1 and params is None:
+    if share < 1 and params is None:
         raise ValueError("to settle on weights, update needs params, as optax passes them on.")
     done = count + 1
     due = done % settling.every == 0
@@ -207,11 +216,11 @@ def update(
 
         def settle():
             found = 0.0
-            if settling.share:
-                found += settling.share * correlations[name]
-            if settling.share < 1:
+            if share:
+                found += share * correlations[name]
+            if share < 1:
                 inputs = _weights(weights[name], layer_map)
-                found += (1 - settling.share) * _correlations(inputs, layer_map.groups, name)
+                found += (1 - share) * _correlations(inputs, layer_map.groups, name)
             return _settle(found, old, layer_map, done == settling.every, settling)
 
         return jax.lax.cond(due, settle, lambda: old)
@@ -280,10 +289,14 @@ def _activations(activations, maps, paths):
                 f"{did_you_mean(str(name), list(layers))}"
             )
         path = layers[name]
-        if x.ndim < 2 or x.shape[-1] != wanted[path].count:
+        kernel, count = paths[path].shape, wanted[path].count
+        neurons = tuple(kernel[axis] for axis in wanted[path].axes(kernel))
+        many = len(neurons)
+        if x.ndim > many and x.shape[-many:] == neurons:  # such as heads, and features of each
+            x = x.reshape(*x.shape[:-many], count)
+        if x.ndim < 2 or x.shape[-1] != count:
             raise ValueError(
-                f"activations of {name} must have shape (batch, ..., {wanted[path].count}), got "
-                f"{x.shape}."
+                f"activations of {name} must have shape (batch, ..., {count}), got {x.shape}."
             )
         found[path] = x
     missing = [path for path in wanted if path not in found]

@@ -127,7 +127,7 @@ def transform(
                 "whole map.",
                 stacklevel=2,
             )
-        settled = settling.init(params, maps, settle) if settle is not None else ()
+        settled = settling.init(params, _leading(maps), settle) if settle is not None else ()
         return LGNNState(count=jnp.zeros([], jnp.int32), settled=settled)
 
     scheduled = sigma if callable(sigma) else lambda count: sigma
@@ -151,7 +151,7 @@ def transform(
             # Filtered by the places that the loss was computed with.
             at = settling.by_path(settled.places)
             settled = settling.update(
-                settled, state.count, updates, params, activations, maps, settle
+                settled, state.count, updates, params, activations, _leading(maps), settle
             )
 
         @functools.cache
@@ -174,7 +174,7 @@ def transform(
                 neuron_axis=found.neuron_axis,
                 groups=found.groups,
                 floor=floor,
-                places=at.get(name),
+                places=at.get(found.leader or name),
             )
 
         updates = jax.tree_util.tree_map_with_path(filter_leaf, updates)
@@ -184,6 +184,11 @@ def transform(
 
 
 _ANY_GRID = grid(1)
+
+
+def _leading(maps: dict[str, table.LayerMap | None]) -> dict[str, table.LayerMap | None]:
+    """Those whose neurons settle by themselves."""
+    return {path: m for path, m in maps.items() if m is None or m.leader is None}
 
 
 def _static_int(name: str, value: Any) -> int:

@@ -184,8 +184,8 @@ def make_train_step(
                 return 0.0
             at = settling.places(state.opt_state) if method.settles is not None else None
             pulled_layers = [(path, m) for path, m in layers.values() if m.map.count > 1]
-            # A neuron counts as much as any other. In a mean over layers, small early ones would weigh
-            # most, and they cost most: 0.6 points more at a quarter of VGG-11's width.
+            # A neuron counts as much as any other. In a mean over layers those of small early
+            # layers would weigh most, and there the pull costs most accuracy.
             found = [
                 part.shape[1] * pull(part, places, m.map, method.pull.width, method.pull.inhibition)
                 for path, m in pulled_layers
