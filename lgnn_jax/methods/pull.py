@@ -24,16 +24,16 @@ def pull(
     """Returns how little neighbours on a map answer alike: a term for the loss of a training step.
 
     For each neuron it rewards the correlation, over the batch, of its activation and the weighted
-    mean of its neighbours', and penalises the mean correlation with all other neurons: what is near
-    is drawn together, and the rest is kept apart. Without the penalty all neurons come to do the
-    same.
+    mean of its neighbours', and penalises the squared correlation with all neurons: what is near is
+    drawn together, and the rest is kept apart. Without the penalty all neurons come to do the same;
+    if it is not squared, halves of a map come to do the opposite of each other, and little else.
 
-        mean over neurons i of 1 - corr(a_i, sum_j K_ij a_j) + mean over j != i of corr(a_i, a_j)
+        mean over neurons i of 1 - corr(a_i, sum_j K_ij a_j) + mean over j != i of corr(a_i, a_j)^2
 
     `K_ij` is a Gaussian of the distance of i and j on the map, and 0 for i itself.
 
-    It costs a few passes over `(batch, neurons)`, and the product with the window, which is one
-    along each side of a grid.
+    It costs a few passes over `(batch, neurons)`, the product with the window, which is one along
+    each side of a grid, and one of all neurons or of all samples with each other.
 
     Args:
       activations: of a layer, `(batch, ..., neurons)`, floating-point; of more than two axes the
@@ -46,8 +46,8 @@ def pull(
       inhibition: whether to keep apart what is not near.
 
     Returns:
-      float32 (float64 for float64) `()`, in [0, 2] without inhibition; with it, about 1 where
-      neurons have nothing in common. A neuron that is constant over the batch counts as one that
+      float32 (float64 for float64) `()`, in [0, 2] without inhibition, [0, 3] with it; about 1
+      where neurons have nothing in common. A neuron that is constant over the batch counts as one that
       correlates with none, and has no gradient.
 
     Raises:
@@ -56,7 +56,8 @@ def pull(
 
     Reference:
       Attraction of what is near and inhibition of what is far is how von der Malsburg,
-      "Self-organization of orientation sensitive cells in the striate cortex", 1973, has maps form.
+      "Self-organization of orientation sensitive cells in the striate cortex", 1973, has maps form;
+      squared correlations keep features apart in Zbontar et al., "Barlow Twins", 2021.
 
     Example:
       >>> rng = np.random.default_rng(0)
@@ -97,8 +98,10 @@ def pull(
     size = jnp.where(some, jax.lax.rsqrt(jnp.where(some, squares, 1)), 0)
     loss = 1 - ((x * near).sum(axis=0) * size).mean()
     if inhibition and count > 1:
-        # Of all pairs, less each neuron with itself.
-        pairs = jnp.square(x.sum(axis=1)).sum() - jnp.square(x).sum()
+        # Of all pairs, less each neuron with itself. x' x and x x' have equal sums of squares.
+        first, last = (x.T, x) if count < len(x) else (x, x.T)
+        products = jnp.matmul(first, last, precision=jax.lax.Precision.HIGHEST)
+        pairs = jnp.square(products).sum() - jnp.square(jnp.square(x).sum(axis=0)).sum()
         loss += pairs / (count * (count - 1))
     return loss
 

@@ -36,7 +36,7 @@ def expected(answers, places, map, width, inhibition):
         found.append(1 - np.corrcoef(neuron_at[p], near)[0, 1])
         if inhibition:
             others = [np.corrcoef(neuron_at[p], neuron_at[q])[0, 1] for q in range(count) if q != p]
-            found[-1] += np.mean(others)
+            found[-1] += np.mean(np.square(others))
     return np.mean(found)
 
 
@@ -62,7 +62,7 @@ def test_its_gradient_is_that_of_differences(map, inhibition):
     check_grads(lambda x: lgnn.pull(x, places, map, 0.8, inhibition), (answers,), 1, modes=["rev"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.integers(5, 12), st.integers(1, 5), st.integers(1, 5), st.floats(0.25, 50), st.booleans(),
     st.integers(0, 99),
@@ -71,7 +71,7 @@ def test_on_any_grid(batch, m, n, width, inhibition, seed):
     rng = np.random.default_rng(seed)
     answers, places = rng.normal(size=(batch, m * n)), rng.permutation(m * n)
     found = float(lgnn.pull(answers, places, (m, n), width, inhibition))
-    assert -1e-9 <= found + inhibition <= 3 + 2 * inhibition
+    assert -1e-9 <= found <= 2 + inhibition + 1e-9
     # Neither the scale of a neuron nor its offset counts.
     other = answers * rng.uniform(0.5, 2, m * n) + rng.normal(size=m * n)
     assert float(lgnn.pull(other, places, (m, n), width, inhibition)) == pytest.approx(found)
@@ -96,7 +96,8 @@ def test_a_step_along_it_draws_neighbours_together_and_keeps_others_apart():
         answers = answers - 40 * np.asarray(jax.grad(lgnn.pull)(answers, places, map, 1.0))
     found, distances = np.corrcoef(answers.T), map.distances()
     assert found[distances == 1].mean() > 0.5
-    assert found[distances > 2].mean() < 0.05
+    assert abs(found[distances > 2].mean()) < 0.05
+    assert np.square(found[distances > 2]).mean() < 0.1
 
 
 def test_constant_neurons_have_no_gradient_and_change_nothing_else():
