@@ -47,8 +47,8 @@ def pull(
 
     Returns:
       float32 (float64 for float64) `()`, in [0, 2] without inhibition, [0, 3] with it; about 1
-      where neurons have nothing in common. A neuron that is constant over the batch counts as one that
-      correlates with none, and has no gradient.
+      where neurons have nothing in common. A neuron that is constant over the batch counts as one
+      that correlates with none, and has no gradient.
 
     Raises:
       ValueError: for shapes that do not fit, fewer than 2 samples, places that are known and no
