@@ -111,8 +111,8 @@ class Pull:
       inhibition: whether all others are kept apart.
     """
 
-    weight: float = 0.2
-    width: float = 1.0
+    weight: float = 0.25
+    width: float = 1.75
     inhibition: bool = True
 
     def __post_init__(self):
