@@ -27,12 +27,7 @@ from lgnn_jax.analysis.topography import topography
 from lgnn_jax.training import data
 
 BATCH, SHOWN = 128, 2000
-# Which layers have a map: the neurons between the two dense layers of a block, and the features of
-# all heads that attention passes on.
-TABLE = {
-    r"up\d/kernel": lgnn.grid(16, 16),
-    r"value\d/kernel": lgnn.LayerMap(lgnn.grid(8, 8), (1, 2)),
-}
+WIDTH = 1.75  # of a neuron's neighbourhood, in map units
 
 
 class Perceptron(nn.Module):
@@ -70,7 +65,19 @@ class VisionTransformer(nn.Module):
         return nn.Dense(10, name="head")(nn.LayerNorm(name="norm")(x).mean(axis=1)), answers
 
 
-NETWORKS = {"transformer": VisionTransformer, "perceptron": Perceptron}
+# Each with its maps: of the neurons between the two dense layers of a block, and of the features of
+# all heads that attention passes on.
+NETWORKS = {
+    "transformer": (
+        VisionTransformer(),
+        {
+            r"up\d/kernel": lgnn.grid(16, 16),
+            r"value\d/kernel": lgnn.LayerMap(lgnn.grid(8, 8), (1, 2)),
+            "patches": None,
+        },
+    ),
+    "perceptron": (Perceptron(), {r"up\d/kernel": lgnn.grid(16, 16)}),
+}
 
 
 def main(
@@ -90,41 +97,38 @@ def main(
       seed: of the initial weights and the batches.
     """
     cifar = data.load("cifar10", data_dir)
-    statistics = data.statistics(cifar.train_images)
-    images = data.standardize(cifar.test_images[:SHOWN], *statistics)
-    labels, module = cifar.test_labels[:SHOWN], NETWORKS[network]()
-
+    module, table = NETWORKS[network]
     print(f"{network}, {steps} steps, {SHOWN} test images; means over the layers")
     print(f"{'':24}accuracy  neighbours  class maps  trustworthiness  dimension")
-    for pulled in (0.0, weight):
-        params, places = train(module, cifar, statistics, steps, pulled, seed)
-        logits, answers = jax.jit(module.apply)({"params": params}, images)
-        answers = {layer: neurons(x) for layer, x in answers.items()}
-        if not pulled:  # settled afterwards, on training images
-            seen = data.standardize(cifar.train_images[:SHOWN], *statistics)
-            _, on = jax.jit(module.apply)({"params": params}, seen)
-            places = {
-                x: lgnn.settle(neurons(y), lgnn.som_dimensions(neurons(y).shape[1]))
-                for x, y in on.items()
-            }
-        rows = [measure(x[:, places[layer]], labels) for layer, x in answers.items()]
-        name = "plain, settled" if not pulled else "trained into a map"
-        accuracy = float((logits.argmax(-1) == labels).mean())
+    for name, pulled in (("plain, settled", 0.0), ("trained into a map", weight)):
+        params, places = train(module, table, cifar, steps, pulled, seed)
+        if not pulled:
+            _, seen = answers(module, params, cifar, cifar.train_images[:SHOWN])
+            places = {layer: lgnn.settle(x) for layer, x in seen.items()}
+        logits, shown = answers(module, params, cifar, cifar.test_images[:SHOWN])
+        labels = cifar.test_labels[:SHOWN]
+        accuracy = 100 * (logits.argmax(axis=1) == labels).mean()
+        order = np.mean(
+            [measure(x[:, places[layer]], labels) for layer, x in shown.items()], axis=0
+        )
+        neighbours, classes, trust, dimension = order
         print(
-            f"{name:24}{100 * accuracy:6.1f} %"
-            + "{:12.3f}{:12.3f}{:17.3f}{:11.1f}".format(*np.mean(rows, axis=0))
+            f"{name:24}{accuracy:6.1f} %{neighbours:12.3f}{classes:12.3f}{trust:17.3f}"
+            f"{dimension:11.1f}"
         )
 
 
-def train(module, cifar, statistics, steps, weight, seed):
-    """Returns parameters, and the neuron at each place by layer (none if weight is 0)."""
+def train(module, table, cifar, steps, weight, seed):
+    """Returns parameters, and the neuron at each place by layer: none if nothing is pulled."""
     images, labels = jnp.asarray(cifar.train_images), jnp.asarray(cifar.train_labels)
+    statistics = data.statistics(cifar.train_images)
     params = module.init(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))["params"]
-    recipe = lgnn.self_organizing(TABLE, steps=steps) if weight else optax.identity()
-    rate = optax.warmup_cosine_decay_schedule(0.0, 1e-3, steps // 20, steps)
+    maps = {path: m for path, m in lgnn.layer_maps(params, table).items() if m is not None}
+    recipe = lgnn.self_organizing(table, steps=steps) if weight else optax.identity()
+    rate = optax.warmup_cosine_decay_schedule(0.0, 1e-3, max(1, steps // 20), steps)
     tx = optax.chain(recipe, optax.adamw(rate, weight_decay=0.5))
-    state, layers = tx.init(params), lgnn.layer_maps(params, TABLE)
-    tx = optax.with_extra_args_support(tx)
+    tx = optax.with_extra_args_support(tx)  # so that the plain one may be given activations, too
+    state = tx.init(params)
 
     @jax.jit
     def step(params, state, key):
@@ -132,30 +136,35 @@ def train(module, cifar, statistics, steps, weight, seed):
 
         def loss_fn(params):
             x = data.standardize(images[chosen], *statistics)
-            logits, answers = module.apply({"params": params}, x)
+            logits, found = module.apply({"params": params}, x)
             loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen]).mean()
             if weight:  # of the mean over all neurons
-                at, total = lgnn.places(state), sum(m.count for m in layers.values())
-                for path, m in layers.items():
-                    x = answers[path.split("/")[0]].reshape(BATCH, -1, m.count)
-                    loss += weight * m.count / total * lgnn.pull(x, at[path], m.map, 1.75)
-            return loss, answers
+                at, all_neurons = lgnn.places(state), sum(m.count for m in maps.values())
+                for path, m in maps.items():
+                    x = found[path.split("/")[0]].reshape(BATCH, -1, m.count)
+                    pulled = lgnn.pull(x, at[path], m.map, WIDTH)
+                    loss += weight * m.count / all_neurons * pulled
+            return loss, found
 
-        grads, answers = jax.grad(loss_fn, has_aux=True)(params)
-        updates, state = tx.update(grads, state, params, activations=answers)
-        return optax.apply_updates(params, updates), state
+        grads, found = jax.grad(loss_fn, has_aux=True)(params)
+        updates, state_ = tx.update(grads, state, params, activations=found)
+        return optax.apply_updates(params, updates), state_
 
     for key in jax.random.split(jax.random.key(seed), steps):
         params, state = step(params, state, key)
-    found = lgnn.places(state) if weight else {}
-    return params, {path.split("/")[0]: np.asarray(x) for path, x in found.items()}
+    places = lgnn.places(state) if weight else {}
+    return params, {path.split("/")[0]: np.asarray(x) for path, x in places.items()}
 
 
-def neurons(answers) -> np.ndarray:
-    """Means over patches, `(images, neurons)`."""
-    x = np.asarray(answers)
-    x = x.reshape(*x.shape[:-2], -1) if x.ndim == 4 else x
-    return x.mean(axis=1) if x.ndim == 3 else x
+def answers(module, params, cifar, images):
+    """Returns logits, and each neuron's mean over patches by layer, `(images, neurons)`."""
+    x = data.standardize(images, *data.statistics(cifar.train_images))
+    logits, found = jax.jit(module.apply)({"params": params}, x)
+
+    def means(x):  # of (images, patches, neurons), or (images, patches, heads, features)
+        return x if x.ndim == 2 else x.reshape(*x.shape[:2], -1).mean(axis=1)
+
+    return np.asarray(logits), {layer: means(np.asarray(x)) for layer, x in found.items()}
 
 
 def measure(shown: np.ndarray, labels: np.ndarray) -> list[float]:

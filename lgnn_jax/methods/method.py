@@ -111,7 +111,7 @@ class Pull:
       inhibition: whether all others are kept apart.
     """
 
-    weight: float = 0.25
+    weight: float = 0.35
     width: float = 1.75
     inhibition: bool = True
 
@@ -187,5 +187,5 @@ NAMED = {
     "baseline": Method(),
     "constant": Method(Filter()),
     "decreasing": Method(Filter(schedule="decreasing")),
-    "self_organizing": Method(Filter(), Settles(), Pull()),
+    "self_organizing": Method(settles=Settles(), pull=Pull()),
 }

@@ -14,7 +14,7 @@ import pydantic
 from lgnn_jax.maps import table, windows
 from lgnn_jax.maps.words import did_you_mean
 from lgnn_jax.methods import filtering
-from lgnn_jax.methods.method import NAMED, Method, Pull, Settles
+from lgnn_jax.methods.method import NAMED, Filter, Method, Pull, Settles
 from lgnn_jax.training import own
 from lgnn_jax.training.named_maps import SHAPES
 
@@ -143,6 +143,10 @@ class Som:
 class Settling(Settles):
     """How neurons find their places while the network trains, by a variant that lets them."""
 
+    filter: bool = False
+    """whether gradients are filtered, too, by the window of som: the weights of neighbours come to
+    be more alike, and accuracy may suffer."""
+
     __pydantic_config__ = _FORBID_UNKNOWN
 
     def __post_init__(self):
@@ -212,7 +216,7 @@ class Config:
 
     @property
     def method(self) -> Method:
-        """What makes the map: the variant, with the window of `som`.
+        """What makes the map: the variant, with the window of `som` where it filters.
 
         A variant that is a file is run when its transformation is built, no sooner.
         """
@@ -223,10 +227,10 @@ class Config:
             found = dataclasses.replace(found, settles=self.settling)
         if found.pull is not None:
             found = dataclasses.replace(found, pull=self.pull if self.pull.weight else None)
-        if found.filter is None or (not self.som.sigma and found.settles is not None):
-            return dataclasses.replace(found, filter=None)
+        if found.filter is None and not (found.settles is not None and self.settling.filter):
+            return found
         window = dataclasses.replace(
-            found.filter,
+            found.filter or Filter(),
             sigma=self.som.sigma,
             kernel_size=self.som.kernel_size,
             padding=self.som.padding,

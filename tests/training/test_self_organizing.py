@@ -17,7 +17,7 @@ from lgnn_jax.experiments.sweep import measure
 from lgnn_jax.models.build import build_network
 from lgnn_jax.models.network import at_path
 from lgnn_jax.training import data, trained
-from lgnn_jax.training.config import Model, Pulling, Settling, Som
+from lgnn_jax.training.config import Model, Pulling, Settling
 from lgnn_jax.training.optimizer import build_optimizer
 from lgnn_jax.training.session import Session, plan
 from lgnn_jax.training.signals import Stopped
@@ -30,7 +30,7 @@ def config(tiny_config):
         tiny_config,
         variant="self_organizing",
         data=dataclasses.replace(tiny_config.data, pad=0, flip=False),
-        settling=Settling(every=0.5, sweeps=5),
+        settling=Settling(every=0.5, sweeps=5, filter=True),
         pull=Pulling(weight=3.0, width=1.5),
     )
 
@@ -103,7 +103,7 @@ def test_settling_alone_changes_nothing_of_the_network(config, tiny_dataset):
     Operation by operation: in one program XLA may fuse and round the rest another way, by what else
     is in it.
     """
-    alone = dataclasses.replace(config, pull=Pulling(weight=0.0), som=Som(sigma=0.0))
+    alone = dataclasses.replace(config, pull=Pulling(weight=0.0))
     alone = dataclasses.replace(alone, settling=Settling(every=1 / 6, sweeps=1))
     baseline = dataclasses.replace(config, variant="baseline")
     images = tiny_dataset.train_images.reshape(100, -1)
