@@ -33,7 +33,7 @@ from lgnn_jax.methods.schedules import (
     piecewise_schedule,
 )
 from lgnn_jax.methods.self_organizing import self_organizing
-from lgnn_jax.methods.settling import Settling, places
+from lgnn_jax.methods.settling import Settling, places, with_places
 from lgnn_jax.methods.transform import LGNNState, transform
 from lgnn_jax.models.activations import activations
 from lgnn_jax.models.network import Stream
@@ -70,4 +70,5 @@ __all__ = [
     "som_table",
     "sphere",
     "transform",
+    "with_places",
 ]

@@ -23,6 +23,10 @@ from lgnn_jax.maps.words import did_you_mean
 from lgnn_jax.methods.pull import means, standardised
 
 _KEPT = 0.95  # of the running mean of correlations, from step to step
+_NO_PLACES = (
+    "no places in this optimiser's state: they are there with lgnn_jax.transform(table, "
+    "settle=lgnn_jax.Settling(...))."
+)
 _AGAIN = 1.0  # map units: the width with which neurons that have places begin to settle again
 
 
@@ -35,7 +39,7 @@ class Settling:
       sweeps: of each settling, at least 1; see `lgnn_jax.settle`.
       start_width: of the neighbourhood in the first sweep of the first settling, in map units, at
         least `end_width`. If None, half of the map's longest side. Later ones begin at 1, as
-        neurons have places to go on from.
+        neurons have places to go on from; so does the first one after `lgnn_jax.with_places`.
       end_width: in the last sweep, at least 0.1.
       until: the last update after which neurons may settle; None for no end.
       on: what is alike: neurons that do the same, "activations"; that have learned the same,
@@ -122,11 +126,60 @@ def places(opt_state: Any) -> dict[str, jax.Array]:
     """
     found = find_places(opt_state)
     if not found:
-        raise ValueError(
-            "no places in this optimiser's state: they are there with "
-            "lgnn_jax.transform(table, settle=lgnn_jax.Settling(...))."
-        )
+        raise ValueError(_NO_PLACES)
     return found
+
+
+def with_places(opt_state: Any, places: Mapping[str, jax.typing.ArrayLike]) -> Any:
+    """Returns an optimiser's state whose neurons lie at given places, to go on from there.
+
+    As when a trained network is trained on: first its neurons settle, then its map becomes clearer.
+
+    Args:
+      opt_state: as for `lgnn_jax.places`.
+      places: by path, int `(neurons,)`, as of `lgnn_jax.places` or `lgnn_jax.settle_layers`. Layers
+        that are not named keep the places they have.
+
+    Raises:
+      ValueError: if nothing in the state has places, a path is none of its layers, or places are no
+        permutation of a layer's neurons.
+
+    Example:
+      >>> import lgnn_jax as lgnn
+      >>> params = {"conv": {"kernel": jnp.zeros((3, 3, 8, 16))}}
+      >>> tx = lgnn.transform({16: (4, 4)}, settle=lgnn.Settling(every=100))
+      >>> answers = np.random.default_rng(0).normal(size=(200, 16))
+      >>> settled = {"conv/kernel": lgnn.settle(answers, (4, 4))}
+      >>> state = with_places(tx.init(params), settled)
+      >>> bool((lgnn.places(state)["conv/kernel"] == settled["conv/kernel"]).all())
+      True
+    """
+    known = find_places(opt_state)
+    if not known:
+        raise ValueError(_NO_PLACES)
+    for path, given in places.items():
+        if path not in known:
+            raise ValueError(
+                f"places name {path!r:.80}, which has none{did_you_mean(str(path), list(known))}"
+            )
+        count, given = len(known[path]), np.asarray(given)
+        if given.dtype.kind not in "iu" or not np.array_equal(np.sort(given), np.arange(count)):
+            raise ValueError(
+                f"places of {path} must name each of {count} neurons once, from 0, got "
+                f"{one_line(given):.80}."
+            )
+
+    def moved(part):
+        if not isinstance(part, Places):
+            return part
+
+        def leaf(path, old):
+            given = places.get(path_name(path))
+            return old if given is None else jnp.asarray(given, old.dtype)
+
+        return part._replace(places=jax.tree_util.tree_map_with_path(leaf, part.places))
+
+    return jax.tree.map(moved, opt_state, is_leaf=lambda part: isinstance(part, Places))
 
 
 def find_places(opt_state: Any) -> dict[str, jax.Array]:
@@ -221,15 +274,16 @@ def update(
             if share < 1:
                 inputs = _weights(weights[name], layer_map)
                 found += (1 - share) * _correlations(inputs, layer_map.groups, name)
-            return _settle(found, old, layer_map, done == settling.every, settling)
+            return _settle(found, old, layer_map, settling)
 
         return jax.lax.cond(due, settle, lambda: old)
 
     return Places(jax.tree_util.tree_map_with_path(settled, state.places), alike)
 
 
-def _settle(alike, old, layer_map, first, settling):
+def _settle(alike, old, layer_map, settling):
     """Places after some sweeps, from those before; as before if a likeness is not finite."""
+    first = (old == np.arange(layer_map.count)).all()  # they lie as they are numbered
     groups, count = layer_map.groups, layer_map.map.count
     last = settling.end_width
     longest = np.ptp(layer_map.map.positions, axis=0).max() + 1

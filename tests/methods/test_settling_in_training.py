@@ -288,7 +288,46 @@ def test_places_through_inject_hyperparams():
     assert order(answers(5)["conv"], lgnn.places(state)["conv/kernel"], lgnn.grid(6, 5)) > 0.5
 
 
+@pytest.mark.parametrize("name", WRAPPED)
+def test_training_goes_on_from_places_that_are_given(name):
+    """They are only improved, from a narrow neighbourhood."""
+    tx = WRAPPED[name](lgnn.transform(TABLE, settle=Settling(every=2, sweeps=5)))
+    given = lgnn.settle(answers(7, 500)["conv"], lgnn.grid(6, 5))
+    state = lgnn.with_places(tx.init(params()), {"conv/kernel": given})
+    found = lgnn.places(state)
+    np.testing.assert_array_equal(found["conv/kernel"], given)
+    np.testing.assert_array_equal(found["dense/kernel"], np.arange(12))
+    assert jax.tree.structure(state) == jax.tree.structure(tx.init(params()))
+    update = jax.jit(tx.update)
+    for i in range(4):
+        _, state = update(params(), state, params(), activations=answers(i))
+    after = np.asarray(lgnn.places(state)["conv/kernel"])
+    assert (after == given).mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ({"cnv/kernel": np.arange(30)}, "places name 'cnv/kernel', which has none; did you mean"),
+        ({"conv/kernel": np.arange(29)}, "places of conv/kernel must name each of 30 neurons once"),
+        (
+            {"conv/kernel": np.zeros(30, int)},
+            "must name each of 30 neurons once, from 0, got a",
+        ),
+        ({"conv/kernel": np.arange(30.0)}, "must name each of 30 neurons once"),
+        ({"conv/kernel": "conv"}, "must name each of 30 neurons once"),
+    ],
+)
+def test_places_that_cannot_be_given(places, message):
+    state = lgnn.transform(TABLE, settle=Settling(every=2)).init(params())
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as error:
+        lgnn.with_places(state, places)
+    assert message in str(error.value)
+
+
 def test_a_state_without_places():
+    with pytest.raises(ValueError, match=r"^no places in this optimiser's state"):
+        lgnn.with_places(optax.sgd(0.1).init(params()), {})
     state = optax.sgd(0.1, momentum=0.9).init(params())
     with pytest.raises(ValueError, match=r"^no places in this optimiser's state: .*settle="):
         lgnn.places(state)
