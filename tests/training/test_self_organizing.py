@@ -45,8 +45,7 @@ def steps_of(config, dataset, devices, count, **options):
     return jax.device_get(state)
 
 
-@pytest.mark.parametrize("network", ["vgg11", "wrn10_1"])
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize(("network", "devices"), [("vgg11", 1), ("vgg11", 4), ("wrn10_1", 4)])
 def test_the_gradient_is_that_of_cross_entropy_and_pull(config, tiny_dataset, network, devices):
     """On one device and on four, of the whole batch; the activations are taken by another way."""
     width = {"vgg11": 1 / 16, "wrn10_1": 1 / 4}[network]
