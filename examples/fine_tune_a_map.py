@@ -35,7 +35,7 @@ def main(
     data_dir: Path | None = None,
     steps: int = 400,
     weight: float = 1.0,
-    width: float = 1.75,
+    width: float = 2.0,
     rate: float = 3e-4,
 ) -> None:
     """Trains the last neurons of EfficientNet-Lite0 into a clearer map.

@@ -27,7 +27,7 @@ from lgnn_jax.analysis.topography import topography
 from lgnn_jax.training import data
 
 BATCH, SHOWN = 128, 2000
-WIDTH = 1.75  # of a neuron's neighbourhood, in map units
+WIDTH = 2.0  # of a neuron's neighbourhood, in map units
 
 
 class Perceptron(nn.Module):
@@ -84,7 +84,7 @@ def main(
     network: Literal["transformer", "perceptron"] = "transformer",
     data_dir: Path | None = None,
     steps: int = 2000,
-    weight: float = 0.3,
+    weight: float = 0.6,
     seed: int = 0,
 ) -> None:
     """Trains a network plainly and into a map, and prints how orderly both are.

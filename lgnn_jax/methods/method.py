@@ -111,8 +111,8 @@ class Pull:
       inhibition: whether all others are kept apart.
     """
 
-    weight: float = 0.35
-    width: float = 1.75
+    weight: float = 0.6
+    width: float = 2.0
     inhibition: bool = True
 
     def __post_init__(self):
