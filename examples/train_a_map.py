@@ -44,7 +44,9 @@ class Perceptron(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Four blocks on patches of 4x4 pixels, 64 wide, with four heads."""
+    """Blocks on patches of 4x4 pixels, 64 wide, with four heads."""
+
+    blocks: int = 4
 
     @nn.compact
     def __call__(self, images: jax.Array):
@@ -52,7 +54,7 @@ class VisionTransformer(nn.Module):
         x, answers = nn.Conv(64, (4, 4), (4, 4), name="patches")(images), {}
         x = x.reshape(len(x), -1, 64)
         x += self.param("position", nn.initializers.normal(0.02), (1, *x.shape[1:]))
-        for i in range(4):
+        for i in range(self.blocks):
             y = nn.LayerNorm(name=f"norm{i}a")(x)
             query, key, value = (
                 nn.DenseGeneral((4, 16), name=f"{name}{i}")(y) for name in ("query", "key", "value")

@@ -25,6 +25,9 @@ def few_images(monkeypatch):
     few = data.Dataset("few", *images(256), *images(100), tuple("abcdefghij"))
     monkeypatch.setattr(data, "load", lambda *_: few)
     monkeypatch.setattr(train_a_map, "SHOWN", 100)
+    _, table = train_a_map.NETWORKS["transformer"]
+    small = train_a_map.VisionTransformer(blocks=1)
+    monkeypatch.setitem(train_a_map.NETWORKS, "transformer", (small, table))
 
 
 @pytest.mark.parametrize("network", train_a_map.NETWORKS)

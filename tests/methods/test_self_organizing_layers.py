@@ -46,8 +46,10 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("on", [None, "weights"])
+@pytest.mark.parametrize(
+    ("kind", "on"),
+    [(kind, None) for kind in KINDS] + [("dense", "weights"), ("features of all heads", "weights")],
+)
 def test_neurons_settle_and_learn_with_their_neighbours(kind, on):
     shape, name, layer_map, activations = KINDS[kind]
     rng = np.random.default_rng(0)

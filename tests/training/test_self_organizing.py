@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import signal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ import runs
 import lgnn_jax as lgnn
 from lgnn_jax.analysis.topography import neighbour_correlation
 from lgnn_jax.experiments.sweep import measure
-from lgnn_jax.models.build import build_network
+from lgnn_jax.models.linen import LinenNetwork
 from lgnn_jax.models.network import at_path
 from lgnn_jax.training import data, trained
 from lgnn_jax.training.config import Model, Pulling, Settling
@@ -45,9 +46,9 @@ def steps_of(config, dataset, devices, count, **options):
     return jax.device_get(state)
 
 
-@pytest.mark.parametrize(("network", "devices"), [("vgg11", 1), ("vgg11", 4), ("wrn10_1", 4)])
+@pytest.mark.parametrize(("network", "devices"), [("vgg11", 4), ("wrn10_1", 1)])
 def test_the_gradient_is_that_of_cross_entropy_and_pull(config, tiny_dataset, network, devices):
-    """On one device and on four, of the whole batch; the activations are taken by another way."""
+    """On four devices and on one, of the whole batch; the activations are taken by another way."""
     width = {"vgg11": 1 / 16, "wrn10_1": 1 / 4}[network]
     config = dataclasses.replace(config, model=Model(network, width=width, dropout=0.0))
     session = Session(config, tiny_dataset, jax.devices()[:devices])
@@ -96,6 +97,15 @@ def test_the_gradient_is_that_of_cross_entropy_and_pull(config, tiny_dataset, ne
     jax.tree.map(close, found, expected(state.params))
 
 
+class Small(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        for i in range(2):
+            x = nn.Conv(16, (3, 3), strides=4, name=f"conv{i}")(x)
+            x = nn.relu(nn.BatchNorm(use_running_average=not train, name=f"bn{i}")(x))
+        return nn.Dense(5, name="head")(x.mean((1, 2)))
+
+
 def test_settling_alone_changes_nothing_of_the_network(config, tiny_dataset):
     """To the bit: parameters, batch statistics and momentum.
 
@@ -108,8 +118,8 @@ def test_settling_alone_changes_nothing_of_the_network(config, tiny_dataset):
     images = tiny_dataset.train_images.reshape(100, -1)
     found = []
     for c in (alone, baseline):
-        planned = plan(c, tiny_dataset.info)
-        network = build_network("vgg11", num_classes=5, width=1 / 16)
+        network = LinenNetwork(Small())
+        planned = plan(c, tiny_dataset.info, network)
         tx = build_optimizer(c, planned.shapes, 6)
         step = make_train_step(
             network, tx, c, image_shape=(32, 32, 3), steps_per_epoch=6,
@@ -118,7 +128,7 @@ def test_settling_alone_changes_nothing_of_the_network(config, tiny_dataset):
         )  # fmt: skip
         state = init_state(network, tx, (32, 32, 3), 0)
         with jax.disable_jit():
-            for i in range(2):
+            for i in range(3):
                 rows = np.arange(16) + 16 * i
                 state, _ = step(state, images, tiny_dataset.train_labels, 0, rows)
         found.append(jax.device_get(state))
