@@ -92,7 +92,7 @@ def main(arguments: Arguments) -> None:
         if kept:
             kept.write_text(json.dumps(found))
     rows = tables(found, arguments)
-    header = environment("jax", "flax", "optax", "scikit-learn") | {"runs": str(config.name)}
+    header = environment("jax", "flax", "optax", "scikit-learn")
     columns = ["", PLAIN, OWN, "", AGAIN]
     title = f"{arguments.method}: means of {len(found)} seeds"
     report(title, header, columns, rows, {"seeds": found}, arguments.output)

@@ -1,6 +1,6 @@
 """A small vision transformer, or a perceptron, that is trained by AdamW into a map.
 
-    pip install -e '.[examples]'
+    pip install -e .
     python examples/train_a_map.py --data-dir DIR
     python examples/train_a_map.py --network perceptron --data-dir DIR
 

@@ -414,8 +414,8 @@ def _matrix_product(x, matrix, axis, *, given):
 def _line_products(x, lines, axis, *, given):
     """The filter of a whole grid: a product along each side on CPUs, with a whole matrix elsewhere.
 
-    A CPU takes 0.42 times as long so for a (3, 3, 512, 512) gradient on a (32, 16) map, and as long
-    for 64 neurons (`python benchmarks/filter.py`).
+    A CPU takes 0.40 times as long so for a (3, 3, 512, 512) gradient on a (32, 16) map, 0.25 times
+    for 640 neurons, and as long for 256 or fewer (`python benchmarks/filter.py`, medians of 9).
     """
 
     def side_by_side(x, *lines):

@@ -10,7 +10,7 @@ from lgnn_jax.maps.windows import one_line
 from lgnn_jax.methods.settling import Settling
 from lgnn_jax.methods.transform import transform
 
-# Settlings in a run. More of them find no better places: see docs/method.md.
+# Settlings in a run: as often as in the runs of ten epochs that the recipe was measured by.
 _TIMES = 10
 
 

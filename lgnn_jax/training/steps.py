@@ -184,8 +184,10 @@ def make_train_step(
                 return 0.0
             at = settling.places(state.opt_state) if method.settles is not None else None
             pulled_layers = [(path, m) for path, m in layers.values() if m.map.count > 1]
-            # A neuron counts as much as any other. In a mean over layers those of small early
-            # layers would weigh most, and there the pull costs most accuracy.
+            if not pulled_layers:
+                return 0.0
+            # A neuron counts as much as any other; in a mean over layers those of small early
+            # layers would weigh most.
             found = [
                 part.shape[1] * pull(part, places, m.map, method.pull.width, method.pull.inhibition)
                 for path, m in pulled_layers
