@@ -14,8 +14,9 @@ have means over the layers and the seeds:
 - dimension: over how many directions activations spread (participation ratio)
 - probe: accuracy of a logistic regression on the layer's activations, fitted to training images
 
-and, by layer, what silencing a class costs: the place on the map that the class lights up most, by
-training images, is set to 0 with 15 % of the layer's neurons around it.
+and, by layer, what silencing a class costs: 15 % of the layer's neurons, one region of the map, are
+set to 0. It is the region with the most evidence for the class: the mean over training images of
+the class of activation times gradient of the class's margin, summed over the region.
 """
 
 import json
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 import tyro
@@ -35,7 +37,7 @@ from timing import environment, report
 
 import lgnn_jax as lgnn
 from lgnn_jax.analysis.activations import class_means
-from lgnn_jax.analysis.class_regions import class_regions, standardised
+from lgnn_jax.analysis.class_regions import class_regions
 from lgnn_jax.analysis.lesions import class_lesions
 from lgnn_jax.analysis.topography import correlation_by_distance, topography
 from lgnn_jax.analysis.trustworthiness import trustworthiness
@@ -126,8 +128,8 @@ def measure(plain: Path, method: Path, dataset: data.Dataset, arguments: Argumen
                 )  # fmt: skip
                 result["layers"].setdefault(way, {})[layer] = numbers | {"probe": 100 * right}
                 if layer in arguments.silenced and way != AGAIN:
-                    means = class_means(seen[layer][:, places], labels, classes)
-                    lost = silence(run, layer, places, means, map, dataset, arguments)
+                    of_class = evidence(run, layer, dataset.train_images[probed], labels)
+                    lost = silence(run, layer, places, of_class, map, dataset, arguments)
                     result["silenced"].setdefault(way, {})[layer] = lost
     return result
 
@@ -146,27 +148,64 @@ def on_map(shown, weights, labels, classes, map) -> dict[str, float]:
     }
 
 
-def silence(run, layer, places, means, map, dataset, arguments) -> dict[str, list[float]]:
+def evidence(run, layer, images, labels) -> np.ndarray:
+    """What each neuron does for each class, `(classes, neurons)`, in the order of the parameters.
+
+    To first order, what the margin of the class would lose if the neuron gave 0: a mean over the
+    class's images. The margin is the class's logit less the log-sum-exp of the others. Activation
+    times gradient, summed over the pixels, is what the scale and the offset of the neuron's
+    normalisation are, each times its own gradient.
+    """
+    found = []
+    for label in np.unique(labels):
+        chosen = images[labels == label]
+        parts = [chosen[i : i + BATCH] for i in range(0, len(chosen), BATCH)]
+        total = 0
+        for part in parts:
+            grads = _margin_gradient(
+                run.network, run.params, run.state, part, run.mean, run.deviation, label
+            )
+            for norm in _norms(run, layer):
+                values, slopes = at_path(run.params, norm), at_path(grads, norm)
+                total += sum(np.asarray(values[name] * slopes[name]) for name in values)
+        found.append(total / len(chosen))
+    return np.stack(found)
+
+
+@partial(jax.jit, static_argnums=0)
+def _margin_gradient(network, params, state, images, mean, deviation, label):
+    def margins(params):
+        x = data.standardize(images, mean, deviation)
+        logits = network.apply(params, state, x).logits
+        own = jnp.arange(logits.shape[1]) == label
+        rest = jax.nn.logsumexp(logits, axis=1, where=~own)
+        return (logits[:, label] - rest).sum()
+
+    return jax.grad(margins)(params)
+
+
+def silence(run, layer, places, of_class, map, dataset, arguments) -> dict[str, list[float]]:
     """Points lost by the class whose neurons are silenced, and by the others; means over classes.
 
-    Beside the region: as many neurons anywhere, and as many that respond to the class most.
+    Beside the region: as many neurons anywhere, and those with the most evidence.
     """
     images = dataset.test_images[: arguments.silenced_on]
     labels = dataset.test_labels[: arguments.silenced_on]
-    regions = class_lesions(means, map)
-    size, classes = regions.shape[1], len(means)
+    in_place = run.places.get(run.plan.layers[layer], np.arange(map.count))[places]
+    on_map = of_class[:, in_place]
+    regions = class_lesions(on_map, map)
+    classes, size = regions.shape
     rng = np.random.default_rng(0)
     chosen = {
         "region": regions,
         "any": [rng.choice(map.count, size, replace=False) for _ in range(classes)],
-        "selective": np.argsort(-standardised(means), axis=1)[:, :size],
+        "most evidence": np.argsort(-on_map, axis=1)[:, :size],
     }
-    in_place = run.places.get(run.plan.layers[layer], np.arange(map.count))[places]
     intact = by_class(run, run.params, images, labels)
     lost = {}
-    for name, of_class in chosen.items():
+    for name, neurons in chosen.items():
         own, others = [], []
-        for number, where in enumerate(of_class):
+        for number, where in enumerate(neurons):
             params = without(run, layer, in_place[where])
             drop = intact - by_class(run, params, images, labels)
             own.append(drop[number])
@@ -177,12 +216,17 @@ def silence(run, layer, places, means, map, dataset, arguments) -> dict[str, lis
 
 def without(run: trained.Trained, layer: str, neurons: np.ndarray) -> Any:
     """The parameters with some neurons of a layer silenced: their normalisation gives 0."""
-    (stream,) = [s for s in run.network.streams(run.plan.image_shape) if layer in s.writers]
     params = jax.tree.map(np.array, run.params)
-    for norm in stream.norms:
+    for norm in _norms(run, layer):
         for values in at_path(params, norm).values():
             values[neurons] = 0
     return params
+
+
+def _norms(run, layer) -> list[str]:
+    """The paths of the normalisations of a layer."""
+    (stream,) = [s for s in run.network.streams(run.plan.image_shape) if layer in s.writers]
+    return stream.norms
 
 
 def by_class(run, params, images, labels) -> np.ndarray:
@@ -223,7 +267,7 @@ def tables(found: dict[str, dict], arguments: Arguments) -> list[list[str]]:
         change = f"x {ratio:.2f}" if compared else f"{difference:+.{digits}f}"
         rows.append([title, plain, own, change, again])
     for layer in arguments.silenced:
-        for kind in ("region", "any", "selective"):
+        for kind in ("region", "any", "most evidence"):
             lost = {
                 way: np.mean([s["silenced"][way][layer][kind] for s in seeds], axis=0)
                 for way in (PLAIN, OWN)
