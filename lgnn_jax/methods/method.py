@@ -10,7 +10,7 @@ import optax
 from lgnn_jax.maps.table import SomTable
 from lgnn_jax.maps.windows import check_sigma, check_size
 from lgnn_jax.methods import filtering
-from lgnn_jax.methods.pull import check_width
+from lgnn_jax.methods.pull import check_inhibition, check_width
 from lgnn_jax.methods.schedules import constant_sigma, decreasing_sigma
 from lgnn_jax.methods.settling import Settling
 from lgnn_jax.methods.transform import transform
@@ -108,18 +108,19 @@ class Pull:
     Attributes:
       weight: of the mean over all neurons, beside the cross entropy.
       width: of the neighbourhood in map units, at least 0.25.
-      inhibition: whether all others are kept apart.
+      inhibition: how strongly all others are kept apart, at least 0.
     """
 
-    weight: float = 0.6
+    weight: float = 0.4
     width: float = 2.0
-    inhibition: bool = True
+    inhibition: float = 0.5
 
     def __post_init__(self):
         """Checks what the attributes promise."""
         if not (_is_number(self.weight) and 0 <= self.weight < math.inf):
             raise ValueError(f"weight must be finite, at least 0, got {self.weight!r:.80}.")
         check_width(self.width)
+        check_inhibition(self.inhibition)
 
 
 @dataclass(frozen=True)

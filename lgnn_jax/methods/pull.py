@@ -1,5 +1,6 @@
 """A loss that draws the activations of neighbours together, and keeps all others apart."""
 
+import numbers
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ def pull(
     places: jax.typing.ArrayLike,
     map: Map | tuple[int, int],
     width: jax.typing.ArrayLike = 1.0,
-    inhibition: bool = True,
+    inhibition: float = 0.5,
 ) -> jax.Array:
     """Returns how little neighbours on a map answer alike: a term for the loss of a training step.
 
@@ -28,7 +29,8 @@ def pull(
     drawn together, and the rest is kept apart. Without the penalty all neurons come to do the same;
     if it is not squared, halves of a map come to do the opposite of each other, and little else.
 
-        mean over neurons i of 1 - corr(a_i, sum_j K_ij a_j) + mean over j != i of corr(a_i, a_j)^2
+        mean over neurons i of
+            1 - corr(a_i, sum_j K_ij a_j) + inhibition * mean over j != i of corr(a_i, a_j)^2
 
     `K_ij` is a Gaussian of the distance of i and j on the map, and 0 for i itself.
 
@@ -43,16 +45,16 @@ def pull(
         `lgnn_jax.places`. It may be traced.
       map: with one place for each neuron; `(m, n)` for a grid.
       width: of the Gaussian in map units, at least 0.25. It may be traced.
-      inhibition: whether to keep apart what is not near.
+      inhibition: weight of the penalty, at least 0 and finite.
 
     Returns:
-      float32 (float64 for float64) `()`, in [0, 2] without inhibition, [0, 3] with it; about 1
+      float32 (float64 for float64) `()`, in [0, 2 + inhibition]; about 1
       where neurons have nothing in common. A neuron that is constant over the batch counts as one
       that correlates with none, and has no gradient.
 
     Raises:
       ValueError: for shapes that do not fit, fewer than 2 samples, places that are known and no
-        permutation, or a width out of its range.
+        permutation, or a width or inhibition out of its range.
 
     Reference:
       Attraction of what is near and inhibition of what is far is how von der Malsburg,
@@ -89,20 +91,21 @@ def pull(
             f"{one_line(np.asarray(places)):.80}."
         )
     check_width(width)
-    x = means(x)[:, places]
-    x = standardised(x)
-    count = map.count
+    check_inhibition(inhibition)
+    # By place and sample from here on: rows are moved at once, and lines of the map are axes.
+    x = standardised(means(x)).T[places]
+    count, samples = x.shape
     near = _near(x, map, jnp.asarray(width, x.dtype))
-    squares = jnp.square(near).sum(axis=0)
+    squares = jnp.square(near).sum(axis=1)
     some = squares > _rounding(x.dtype) ** 2  # neighbours that cancel have no direction
     size = jnp.where(some, jax.lax.rsqrt(jnp.where(some, squares, 1)), 0)
-    loss = 1 - ((x * near).sum(axis=0) * size).mean()
+    loss = 1 - ((x * near).sum(axis=1) * size).mean()
     if inhibition and count > 1:
-        # Of all pairs, less each neuron with itself. x' x and x x' have equal sums of squares.
-        first, last = (x.T, x) if count < len(x) else (x, x.T)
+        # Of all pairs, less each neuron with itself. x x' and x' x have equal sums of squares.
+        first, last = (x, x.T) if count < samples else (x.T, x)
         products = jnp.matmul(first, last, precision=jax.lax.Precision.HIGHEST)
-        pairs = jnp.square(products).sum() - jnp.square(jnp.square(x).sum(axis=0)).sum()
-        loss += pairs / (count * (count - 1))
+        pairs = jnp.square(products).sum() - jnp.square(jnp.square(x).sum(axis=1)).sum()
+        loss += inhibition * pairs / (count * (count - 1))
     return loss
 
 
@@ -127,14 +130,13 @@ def _rounding(dtype: Any) -> float:
 
 
 def _near(x: jax.Array, map: Map, width: jax.Array) -> jax.Array:
-    """The sum over the other neurons, each by its weight: `(batch, places)`."""
+    """The sum over the other neurons, each by its weight: `(places, batch)`."""
     found, left = x, 1
     for squares in squared_distances(map, x.dtype):
         window = jnp.exp(-squares / (2 * width**2))
-        side = len(window)
-        lines = found.reshape(len(x), left, side, -1)
-        found = jnp.einsum("bisj,st->bitj", lines, window, precision=jax.lax.Precision.HIGHEST)
-        left *= side
+        lines = found.reshape(left, len(window), -1)
+        found = jnp.einsum("lsr,st->ltr", lines, window, precision=jax.lax.Precision.HIGHEST)
+        left *= len(window)
     return found.reshape(x.shape) - x
 
 
@@ -149,4 +151,12 @@ def check_width(width: Any) -> None:
     if not valid:
         raise ValueError(
             f"width must be a number, at least {_NARROWEST}, got {one_line(width):.80}."
+        )
+
+
+def check_inhibition(inhibition: Any) -> None:
+    """Raises ValueError if it is no number, or out of its range."""
+    if not (isinstance(inhibition, numbers.Real) and 0 <= inhibition < np.inf):
+        raise ValueError(
+            f"inhibition must be a number, at least 0 and finite, got {one_line(inhibition):.80}."
         )

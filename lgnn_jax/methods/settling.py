@@ -248,9 +248,10 @@ def update(
 
         def running(path, leaf):
             name = path_name(path)
-            found = _correlations(means(given[name]), maps[name].groups, name)
+            x = _by_group(means(given[name]), maps[name].groups, name)
             # What is not finite once would stay for ever.
-            return jnp.where(jnp.isfinite(found).all(), kept * leaf + (1 - kept) * found, leaf)
+            valid = jnp.isfinite(x).all()
+            return jnp.where(valid, kept * leaf + (1 - kept) * _products(x), leaf)
 
         alike = jax.tree_util.tree_map_with_path(running, alike)
     if share < 1 and params is None:
@@ -273,7 +274,10 @@ def update(
                 found += share * correlations[name]
             if share < 1:
                 inputs = _weights(weights[name], layer_map)
-                found += (1 - share) * _correlations(inputs, layer_map.groups, name)
+                found += (1 - share) * _products(_by_group(inputs, layer_map.groups, name))
+            # Here, and not in every step: a pass over all pairs costs as much as their product.
+            found = (found + found.transpose(0, 2, 1)) / 2
+            found = jnp.where(np.eye(layer_map.map.count, dtype=bool), 0, found)
             return _settle(found, old, layer_map, settling)
 
         return jax.lax.cond(due, settle, lambda: old)
@@ -305,15 +309,16 @@ def _settle(alike, old, layer_map, settling):
     return jnp.where(valid, jnp.concatenate(found), old)
 
 
-def _correlations(x, groups, name):
-    """Of the neurons of each group, `(groups, neurons, neurons)`, with a diagonal of 0."""
+def _by_group(x, groups, name):
+    """Activations or weights, standardised: `(samples, groups, neurons)`."""
     if x.ndim != 2 or x.shape[1] % groups:
         raise ValueError(f"activations of {name} have shape {x.shape}.")
-    x = standardised(x.astype(jnp.float32))
-    x = x.reshape(len(x), groups, -1)
-    found = jnp.einsum("bgi,bgj->gij", x, x, precision=jax.lax.Precision.HIGHEST)
-    found = (found + found.transpose(0, 2, 1)) / 2
-    return jnp.where(np.eye(x.shape[-1], dtype=bool)[None], 0, found)
+    return standardised(x.astype(jnp.float32)).reshape(len(x), groups, -1)
+
+
+def _products(x):
+    """Correlations of the neurons of each group, `(groups, neurons, neurons)`."""
+    return jnp.einsum("bgi,bgj->gij", x, x, precision=jax.lax.Precision.HIGHEST)
 
 
 def _weights(kernel, layer_map):
