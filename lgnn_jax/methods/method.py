@@ -113,7 +113,7 @@ class Pull:
 
     weight: float = 0.4
     width: float = 2.0
-    inhibition: float = 0.5
+    inhibition: float = 1.0
 
     def __post_init__(self):
         """Checks what the attributes promise."""

@@ -20,7 +20,7 @@ def pull(
     places: jax.typing.ArrayLike,
     map: Map | tuple[int, int],
     width: jax.typing.ArrayLike = 1.0,
-    inhibition: float = 0.5,
+    inhibition: float = 1.0,
 ) -> jax.Array:
     """Returns how little neighbours on a map answer alike: a term for the loss of a training step.
 

@@ -93,7 +93,7 @@ def test_a_step_along_it_draws_neighbours_together_and_keeps_others_apart():
     rng = np.random.default_rng(0)
     answers, map, places = rng.normal(size=(200, 36)), lgnn.grid(6, 6), np.arange(36)
     for _ in range(100):
-        answers = answers - 40 * np.asarray(jax.grad(lgnn.pull)(answers, places, map, 1.0, 1.0))
+        answers = answers - 40 * np.asarray(jax.grad(lgnn.pull)(answers, places, map, 1.0))
     found, distances = np.corrcoef(answers.T), map.distances()
     assert found[distances == 1].mean() > 0.5
     assert abs(found[distances > 2].mean()) < 0.05
@@ -116,7 +116,7 @@ def test_constant_neurons_have_no_gradient_and_change_nothing_else():
 
 def test_under_jit_with_places_and_width_that_are_traced():
     answers, places = np.random.default_rng(0).normal(size=(30, 6)), np.arange(6)[::-1]
-    traced = jax.jit(lgnn.pull, static_argnums=(2, 4))(answers, places, lgnn.ring(6), 0.7, 0.5)
+    traced = jax.jit(lgnn.pull, static_argnums=(2, 4))(answers, places, lgnn.ring(6), 0.7, 1.0)
     assert float(traced) == pytest.approx(float(lgnn.pull(answers, places, lgnn.ring(6), 0.7)))
 
 
@@ -148,6 +148,9 @@ X = np.zeros((8, 6))
         ((X, np.arange(6), (3, 2), 0.2), "width must be a number, at least 0.25, got 0.2."),
         ((X, np.arange(6), (3, 2), float("nan")), "width must be a number, at least 0.25, got nan"),
         ((X, np.arange(6), (3, 2), "wide"), "width must be a number, at least 0.25, got 'wide'."),
+        ((X, np.arange(6), (3, 2), 1, -0.5), "inhibition must be a number, at least 0 and finite, "),
+        ((X, np.arange(6), (3, 2), 1, float("inf")), "at least 0 and finite, got inf."),
+        ((X, np.arange(6), (3, 2), 1, "none"), "at least 0 and finite, got 'none'."),
     ],
 )
 def test_bad_input_is_refused_in_one_line(arguments, message):
