@@ -10,7 +10,7 @@ import optax
 from lgnn_jax.maps.table import SomTable
 from lgnn_jax.maps.windows import check_sigma, check_size
 from lgnn_jax.methods import filtering
-from lgnn_jax.methods.pull import check_inhibition, check_width
+from lgnn_jax.methods.pull import check_number, check_width
 from lgnn_jax.methods.schedules import constant_sigma, decreasing_sigma
 from lgnn_jax.methods.settling import Settling
 from lgnn_jax.methods.transform import transform
@@ -120,7 +120,7 @@ class Pull:
         if not (_is_number(self.weight) and 0 <= self.weight < math.inf):
             raise ValueError(f"weight must be finite, at least 0, got {self.weight!r:.80}.")
         check_width(self.width)
-        check_inhibition(self.inhibition)
+        check_number("inhibition", self.inhibition, 0)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ def pull(
     activations: jax.Array,
     places: jax.typing.ArrayLike,
     map: Map | tuple[int, int],
-    width: jax.typing.ArrayLike = 1.0,
-    inhibition: float = 1.0,
+    width: jax.typing.ArrayLike = 2.0,
+    inhibition: jax.typing.ArrayLike = 1.0,
 ) -> jax.Array:
     """Returns how little neighbours on a map answer alike: a term for the loss of a training step.
 
@@ -32,20 +32,25 @@ def pull(
         mean over neurons i of
             1 - corr(a_i, sum_j K_ij a_j) + inhibition * mean over j != i of corr(a_i, a_j)^2
 
+    `a_i` is the activation of neuron i, less its mean over the batch and divided by its deviation.
     `K_ij` is a Gaussian of the distance of i and j on the map, and 0 for i itself.
+
+    The mean over all layers, each by its number of neurons, weighed by 0.4 in the loss, gave clear
+    maps at little cost in accuracy in our runs.
 
     It costs a few passes over `(batch, neurons)`, the product with the window, which is one along
     each side of a grid, and one of all neurons or of all samples with each other.
 
     Args:
-      activations: of a layer, `(batch, ..., neurons)`, floating-point; of more than two axes the
-        mean over those between is taken. Of the whole batch: correlations are over it, so under a
-        mapped axis gather it first, `jax.lax.all_gather(x, axis_name, tiled=True)`.
+      activations: of a layer, before or after its nonlinearity, `(batch, ..., neurons)`,
+        floating-point; of more than two axes the mean over those between is taken. Of the whole
+        batch: correlations are over it, so under a mapped axis gather it first,
+        `jax.lax.all_gather(x, axis_name, tiled=True)`.
       places: int `(neurons,)`, the neuron at each place, as of `lgnn_jax.settle` or
         `lgnn_jax.places`. It may be traced.
       map: with one place for each neuron; `(m, n)` for a grid.
       width: of the Gaussian in map units, at least 0.25. It may be traced.
-      inhibition: weight of the penalty, at least 0 and finite.
+      inhibition: weight of the penalty, at least 0. It may be traced.
 
     Returns:
       float32 (float64 for float64) `()`, in [0, 2 + inhibition]; about 1
@@ -69,13 +74,9 @@ def pull(
       True
     """
     map = as_map(map)
-    x, places = jnp.asarray(activations), jnp.asarray(places)
-    if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(
-            f"activations must be floating-point (batch, ..., neurons), got {x.dtype} {x.shape}."
-        )
-    if x.shape[0] < 2:
-        raise ValueError(f"activations must be of 2 samples or more, got shape {x.shape}.")
+    x, places = check_activations("activations", activations), _as_array("places", places)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"activations must be floating-point, got {x.dtype} {x.shape}.")
     if map.count != x.shape[-1] or places.shape != (map.count,):
         raise ValueError(
             f"map {map} has {map.count} places, activations of shape {x.shape} have "
@@ -90,8 +91,8 @@ def pull(
             f"places must name each of {map.count} neurons once, from 0, got "
             f"{one_line(np.asarray(places)):.80}."
         )
-    check_width(width)
-    check_inhibition(inhibition)
+    check_number("width", width, _NARROWEST)
+    check_number("inhibition", inhibition, 0)
     # By place and sample from here on: rows are moved at once, and lines of the map are axes.
     x = standardised(means(x)).T[places]
     count, samples = x.shape
@@ -100,7 +101,8 @@ def pull(
     some = squares > _rounding(x.dtype) ** 2  # neighbours that cancel have no direction
     size = jnp.where(some, jax.lax.rsqrt(jnp.where(some, squares, 1)), 0)
     loss = 1 - ((x * near).sum(axis=1) * size).mean()
-    if inhibition and count > 1:
+    inhibits = isinstance(inhibition, jax.core.Tracer) or inhibition > 0
+    if inhibits and count > 1:
         # Of all pairs, less each neuron with itself. x x' and x' x have equal sums of squares.
         first, last = (x, x.T) if count < samples else (x.T, x)
         products = jnp.matmul(first, last, precision=jax.lax.Precision.HIGHEST)
@@ -117,10 +119,12 @@ def means(x: jax.Array) -> jax.Array:
 
 def standardised(x: jax.Array) -> jax.Array:
     """Returns `(batch, neurons)` less its mean and of norm 1 over the batch, or 0 if constant."""
+    # Of magnitude 1 first, so that no square is too small or too large for its type.
     scale = jax.lax.stop_gradient(jnp.abs(x).max(axis=0, keepdims=True))
+    x = x / jnp.where(scale == 0, 1, scale)
     x = x - x.mean(axis=0, keepdims=True)
     squares = jnp.square(x).sum(axis=0, keepdims=True)
-    varies = squares > (_rounding(x.dtype) * scale) ** 2 * len(x)
+    varies = squares > _rounding(x.dtype) ** 2 * len(x)
     return x * jnp.where(varies, jax.lax.rsqrt(jnp.where(varies, squares, 1)), 0)
 
 
@@ -140,23 +144,35 @@ def _near(x: jax.Array, map: Map, width: jax.Array) -> jax.Array:
     return found.reshape(x.shape) - x
 
 
-def check_width(width: Any) -> None:
-    """Raises ValueError if a width is known, and no number or out of its range."""
-    if isinstance(width, jax.core.Tracer):
-        return
+def check_activations(name: str, value: Any) -> jax.Array:
+    """Returns them as an array; raises ValueError if they are no `(batch, ..., neurons)`."""
+    x = _as_array(name, value)
+    if x.ndim < 2 or x.size == 0 or jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise ValueError(
+            f"{name} must be real numbers (batch, ..., neurons), got {x.dtype} {x.shape}."
+        )
+    if len(x) < 2:
+        raise ValueError(f"{name} must be of 2 samples or more, got shape {x.shape}.")
+    return x
+
+
+def _as_array(name: str, value: Any) -> jax.Array:
     try:
-        valid = _NARROWEST <= float(width) < np.inf
+        return jnp.asarray(value)
     except (TypeError, ValueError):
-        valid = False
+        raise ValueError(f"{name} must be an array, got {one_line(value):.80}.") from None
+
+
+def check_width(width: Any) -> None:
+    """Raises ValueError if it is known, and out of its range."""
+    check_number("width", width, _NARROWEST)
+
+
+def check_number(name: str, value: Any, least: float) -> None:
+    """Raises ValueError for what is known and no number of float32, or below the least."""
+    array = isinstance(value, (jax.Array, np.ndarray, np.generic))
+    valid = value.ndim == 0 if array else isinstance(value, numbers.Real)
+    if valid and not isinstance(value, jax.core.Tracer):
+        valid = least <= value <= float(np.finfo(np.float32).max)
     if not valid:
-        raise ValueError(
-            f"width must be a number, at least {_NARROWEST}, got {one_line(width):.80}."
-        )
-
-
-def check_inhibition(inhibition: Any) -> None:
-    """Raises ValueError if it is no number, or out of its range."""
-    if not (isinstance(inhibition, numbers.Real) and 0 <= inhibition < np.inf):
-        raise ValueError(
-            f"inhibition must be a number, at least 0 and finite, got {one_line(inhibition):.80}."
-        )
+        raise ValueError(f"{name} must be a number, at least {least}, got {one_line(value):.80}.")

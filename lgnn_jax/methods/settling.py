@@ -5,6 +5,7 @@ batch statistics and moments stay as they are. What places decide is who is whos
 """
 
 import math
+import numbers
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,13 +21,14 @@ from lgnn_jax.maps.swaps import squared_distances, sweeps
 from lgnn_jax.maps.table import LayerMap
 from lgnn_jax.maps.windows import one_line
 from lgnn_jax.maps.words import did_you_mean
-from lgnn_jax.methods.pull import means, standardised
+from lgnn_jax.methods.pull import check_activations, means, standardised
 
 _KEPT = 0.95  # of the running mean of correlations, from step to step
 _NO_PLACES = (
     "no places in this optimiser's state: they are there with lgnn_jax.transform(table, "
-    "settle=lgnn_jax.Settling(...))."
+    "settle=lgnn_jax.Settling(...)), if the table covers a parameter."
 )
+_BY_NAME = ("activations", "weights")
 _AGAIN = 1.0  # map units: the width with which neurons that have places begin to settle again
 
 
@@ -38,8 +40,10 @@ class Settling:
       every: updates from one settling to the next, at least 1; the first one comes after so many.
       sweeps: of each settling, at least 1; see `lgnn_jax.settle`.
       start_width: of the neighbourhood in the first sweep of the first settling, in map units, at
-        least `end_width`. If None, half of the map's longest side. Later ones begin at 1, as
-        neurons have places to go on from; so does the first one after `lgnn_jax.with_places`.
+        least `end_width`. If None, half of the map's longest side. Later ones begin at 1 at most,
+        as neurons have places to go on from; so does the first one after `lgnn_jax.with_places`.
+        Neurons that lie as they are numbered have no places yet: where that is their order on the
+        map, as after `lgnn_jax.reorder`, give 1.
       end_width: in the last sweep, at least 0.1.
       until: the last update after which neurons may settle; None for no end.
       on: what is alike: neurons that do the same, "activations"; that have learned the same,
@@ -62,9 +66,10 @@ class Settling:
         for name in ("every", "sweeps", "until"):
             value = getattr(self, name)
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if not (whole and value >= 1) and (name, value) != ("until", None):
+            if not (whole and 1 <= value < 2**31) and (name, value) != ("until", None):
                 raise ValueError(
-                    f"{name} must be a whole number, at least 1, got {one_line(value):.80}."
+                    f"{name} must be a whole number, from 1 to 2**31 - 1, got "
+                    f"{one_line(value):.80}."
                 )
         for name, least in (("end_width", 0.1), ("start_width", self.end_width)):
             value = getattr(self, name)
@@ -73,12 +78,12 @@ class Settling:
                 "start_width",
                 None,
             ):
+                bound = least if name == "end_width" else f"end_width, {least}"
                 raise ValueError(
-                    f"{name} must be a number, at least {least}, got {one_line(value):.80}."
+                    f"{name} must be a number, at least {bound}, got {one_line(value):.80}."
                 )
-        if self.on not in ("activations", "weights", None) and not (
-            isinstance(self.on, (int, float)) and 0 <= self.on <= 1
-        ):
+        named = self.on is None or (isinstance(self.on, str) and self.on in _BY_NAME)
+        if not named and not (isinstance(self.on, numbers.Real) and 0 <= self.on <= 1):
             raise ValueError(
                 "on must be 'activations', 'weights', or the share of activations in [0, 1], got "
                 f"{one_line(self.on):.80}."
@@ -157,6 +162,8 @@ def with_places(opt_state: Any, places: Mapping[str, jax.typing.ArrayLike]) -> A
     known = find_places(opt_state)
     if not known:
         raise ValueError(_NO_PLACES)
+    if not isinstance(places, Mapping):
+        raise ValueError(f"places must be a dict, of places by path, got {type(places).__name__}.")
     for path, given in places.items():
         if path not in known:
             raise ValueError(
@@ -238,12 +245,12 @@ def update(
     if settling.on is None and activations is None:
         warnings.warn(
             "update was given no activations, so neurons settle on their weights: neighbours come "
-            "to look alike, and answer alike less. Settling(on='weights') says that it is meant.",
-            stacklevel=2,
+            "to look alike, and answer alike less. on='weights' says that it is meant.",
+            stacklevel=3,
         )
         share = 0.0
     if share:
-        given = _activations(activations, maps, by_path(updates))
+        given = _activations(activations, maps, updates)
         kept = jnp.minimum(_KEPT, count / (count + 1))
 
         def running(path, leaf):
@@ -328,26 +335,31 @@ def _weights(kernel, layer_map):
     return last.reshape(-1, layer_map.count)
 
 
-def _activations(activations, maps, paths):
+def _activations(activations, maps, updates):
     """Activations by the path of a kernel; those of layers without a map are left out."""
+    paths = by_path(updates)
     wanted = {path: found for path, found in maps.items() if found is not None}
     if activations is None:
         raise ValueError(
             "to settle on activations, update needs activations={layer: (batch, ..., neurons)}; "
             "Settling(on='weights') does without."
         )
+    if not isinstance(activations, Mapping):
+        raise ValueError(
+            f"activations must be a dict, {{layer: (batch, ..., neurons)}}, got "
+            f"{type(activations).__name__}."
+        )
     layers = {path.rpartition("/")[0]: path for path in wanted} | {path: path for path in wanted}
-    others = {path.rpartition("/")[0] for path in paths} | set(paths)
     found = {}
     for name, x in activations.items():
         if name not in layers:
-            if name in others:
+            if _is_part(name, updates):
                 continue
             raise ValueError(
                 f"activations name {name!r:.80}, which is no layer"
                 f"{did_you_mean(str(name), list(layers))}"
             )
-        path = layers[name]
+        x, path = check_activations(f"activations of {name}", x), layers[name]
         kernel, count = paths[path].shape, wanted[path].count
         neurons = tuple(kernel[axis] for axis in wanted[path].axes(kernel))
         many = len(neurons)
@@ -362,3 +374,16 @@ def _activations(activations, maps, paths):
     if missing:
         raise ValueError(f"activations lack those of {', '.join(missing)}.")
     return found
+
+
+def _is_part(name, updates):
+    """Whether it names a layer or a parameter, be it one that `optax.masked` hides from us."""
+    hidden = jax.tree_util.tree_leaves_with_path(
+        updates, is_leaf=lambda part: isinstance(part, optax.MaskedNode)
+    )
+    paths = [path_name(path) for path, _ in hidden]
+    return any(
+        name in (path, path.rpartition("/")[0])
+        or (isinstance(leaf, optax.MaskedNode) and str(name).startswith(f"{path}/"))
+        for path, (_, leaf) in zip(paths, hidden, strict=True)
+    )

@@ -76,8 +76,10 @@ def transform(
       that matches no parameter. Its `update` takes `sigma=...`, a scalar that may be traced, in
       place of the schedule's: one compiled step then serves every schedule. Where neurons settle on
       activations it needs `activations=...`: by layer, named by the path of its kernel or that path
-      less its last part, `(batch, ..., neurons)` of the whole batch; of more than two axes the mean
-      over those between is taken. `lgnn_jax.places` reads the places out of the state.
+      less its last part, `(batch, ..., neurons)` of the whole batch, before or after the
+      nonlinearity; of more than two axes the mean over those between is taken. Under
+      `optax.MultiSteps` those of the last small batch count. Under `jax.shard_map`, settling needs
+      `check_vma=False`. `lgnn_jax.places` reads the places out of the state.
 
     Raises:
       ValueError: if an argument is out of its range.
@@ -110,6 +112,8 @@ def transform(
     filtering.check_floor(floor)
     if not callable(sigma):
         windows.check_sigma(sigma)
+    if not (settle is None or isinstance(settle, settling.Settling)):
+        raise ValueError(f"settle must be an lgnn_jax.Settling, or None, got {settle!r:.80}.")
 
     def init_fn(params: Any) -> LGNNState:
         maps = table.layer_maps(params, som_table, neuron_axis=neuron_axis)
@@ -161,7 +165,7 @@ def transform(
         def filter_leaf(path, leaf):
             name = table.path_name(path)
             found = maps.get(name)
-            if found is None or only_settles:
+            if found is None or (only_settles and sigma is None):
                 return leaf
             # A window on a grid is the same for all grids.
             is_matrix = kernel_size is None or not isinstance(found.map, Grid)

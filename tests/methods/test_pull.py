@@ -40,7 +40,7 @@ def expected(answers, places, map, width, inhibition):
     return np.mean(found)
 
 
-@pytest.mark.parametrize("inhibition", [True, 0.3, 0])
+@pytest.mark.parametrize("inhibition", [1.0, 0.3, 0])
 @pytest.mark.parametrize("map", MAPS, ids=str)
 def test_it_is_the_formula(map, inhibition):
     rng = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def test_it_is_the_formula(map, inhibition):
     assert float(single) == pytest.approx(float(found), abs=1e-5)
 
 
-@pytest.mark.parametrize("inhibition", [True, 0.3, 0])
+@pytest.mark.parametrize("inhibition", [1.0, 0.3, 0])
 @pytest.mark.parametrize("map", MAPS, ids=str)
 def test_its_gradient_is_that_of_differences(map, inhibition):
     answers = np.random.default_rng(0).normal(size=(9, map.count))
@@ -135,8 +135,16 @@ X = np.zeros((8, 6))
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((np.zeros(6), np.arange(6), (3, 2)), "activations must be floating-point (batch, ..., ne"),
+        ((np.zeros(6), np.arange(6), (3, 2)), "activations must be real numbers (batch, ..., neur"),
         ((np.zeros((8, 6), int), np.arange(6), (3, 2)), "got int64 (8, 6)."),
+        ((None, np.arange(6), (3, 2)), "activations must be an array, got None."),
+        ((X, {"conv": np.arange(6)}, (3, 2)), "places must be an array, got {'conv': array("),
+        (
+            (np.zeros((8, 0, 6)), np.arange(6), (3, 2)),
+            "(batch, ..., neurons), got float64 (8, 0, 6).",
+        ),
+        ((X, np.arange(6), (3, 2), np.ones(3)), "width must be a number, at least 0.25, got array"),
+        ((X, np.arange(6), (3, 2), 10**400), "width must be a number, at least 0.25, got 1000"),
         (
             (X[:1], np.arange(6), (3, 2)),
             "activations must be of 2 samples or more, got shape (1, 6",
@@ -148,12 +156,39 @@ X = np.zeros((8, 6))
         ((X, np.arange(6), (3, 2), 0.2), "width must be a number, at least 0.25, got 0.2."),
         ((X, np.arange(6), (3, 2), float("nan")), "width must be a number, at least 0.25, got nan"),
         ((X, np.arange(6), (3, 2), "wide"), "width must be a number, at least 0.25, got 'wide'."),
-        ((X, np.arange(6), (3, 2), 1, -0.5), "inhibition must be a number, at least 0 and finite, "),
-        ((X, np.arange(6), (3, 2), 1, float("inf")), "at least 0 and finite, got inf."),
-        ((X, np.arange(6), (3, 2), 1, "none"), "at least 0 and finite, got 'none'."),
+        (
+            (X, np.arange(6), (3, 2), 1, -0.5),
+            "inhibition must be a number, at least 0, got -0.5.",
+        ),
+        (
+            (X, np.arange(6), (3, 2), 1, float("inf")),
+            "inhibition must be a number, at least 0, got inf.",
+        ),
+        (
+            (X, np.arange(6), (3, 2), 1, "none"),
+            "inhibition must be a number, at least 0, got 'none'.",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_one_line(arguments, message):
     with pytest.raises(ValueError, match=r"^.*$") as error:
         lgnn.pull(*arguments)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+def test_activations_of_any_scale(scale):
+    answers = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    scaled = (answers.astype(np.float64) * scale).astype(np.float32)
+    value, slope = jax.value_and_grad(lgnn.pull)(answers, np.arange(6), (3, 2))
+    found, slope_ = jax.value_and_grad(lgnn.pull)(scaled, np.arange(6), (3, 2))
+    assert float(found) == pytest.approx(float(value), abs=1e-6)
+    np.testing.assert_allclose(np.float64(slope_) * scale, slope, rtol=1e-3, atol=1e-6)
+
+
+def test_inhibition_may_be_traced():
+    answers, places = np.random.default_rng(0).normal(size=(30, 6)), np.arange(6)
+    for inhibition in (0.0, 0.7):
+        found = jax.jit(lambda i: lgnn.pull(answers, places, (3, 2), 1.0, i))(inhibition)
+        expected = lgnn.pull(answers, places, (3, 2), 1.0, inhibition)
+        assert float(found) == pytest.approx(float(expected))

@@ -316,6 +316,7 @@ def test_training_goes_on_from_places_that_are_given(name):
         ),
         ({"conv/kernel": np.arange(30.0)}, "must name each of 30 neurons once"),
         ({"conv/kernel": "conv"}, "must name each of 30 neurons once"),
+        (np.arange(30), "places must be a dict, of places by path, got ndarray."),
     ],
 )
 def test_places_that_cannot_be_given(places, message):
@@ -337,14 +338,19 @@ def test_a_state_without_places():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"every": 0}, "every must be a whole number, at least 1, got 0."),
-        ({"every": 1.5}, "every must be a whole number, at least 1, got 1.5."),
-        ({"every": True}, "every must be a whole number, at least 1, got True."),
-        ({"every": 1, "sweeps": 0}, "sweeps must be a whole number, at least 1, got 0."),
-        ({"every": 1, "until": 0}, "until must be a whole number, at least 1, got 0."),
+        ({"every": 0}, "every must be a whole number, from 1 to 2**31 - 1, got 0."),
+        ({"every": 1.5}, "every must be a whole number, from 1 to 2**31 - 1, got 1.5."),
+        ({"every": True}, "every must be a whole number, from 1 to 2**31 - 1, got True."),
+        ({"every": 1, "sweeps": 0}, "sweeps must be a whole number, from 1 to 2**31 - 1, got 0."),
+        ({"every": 1, "until": 0}, "until must be a whole number, from 1 to 2**31 - 1, got 0."),
         ({"every": 1, "end_width": 0}, "end_width must be a number, at least 0.1, got 0."),
         ({"every": 1, "end_width": float("nan")}, "end_width must be a number, at least 0.1, got"),
-        ({"every": 1, "start_width": 0.3}, "start_width must be a number, at least 0.5, got 0.3."),
+        (
+            {"every": 1, "start_width": 0.3},
+            "start_width must be a number, at least end_width, 0.5, ",
+        ),
+        ({"every": 2**31}, "every must be a whole number, from 1 to 2**31 - 1, got 2147483648."),
+        ({"every": 1, "on": np.ones(3)}, "on must be 'activations', 'weights', or the share of a"),
         ({"every": 1, "on": "both"}, "on must be 'activations', 'weights', or the share of act"),
         ({"every": 1, "on": 1.5}, "on must be 'activations', 'weights', or the share of activa"),
     ],
@@ -365,8 +371,14 @@ def test_settings_that_are_out_of_range(options, message):
         ({"conv": jnp.zeros((9, 29))}, "activations of conv must have shape (batch, ..., 30), got"),
         (
             {"conv": jnp.zeros(30)},
-            "activations of conv must have shape (batch, ..., 30), got (30,)",
+            "activations of conv must be real numbers (batch, ..., neurons), got float32 (30,).",
         ),
+        (jnp.zeros((9, 30)), "activations must be a dict, {layer: (batch, ..., neurons)}, got"),
+        ({"conv": None}, "activations of conv must be an array, got None."),
+        ({"conv": {"pre": 0}}, "activations of conv must be an array, got {'pre': 0}."),
+        ({"conv": jnp.zeros((0, 30))}, "activations of conv must be real numbers (batch, ..., "),
+        ({"conv": jnp.zeros((1, 30))}, "activations of conv must be of 2 samples or more, got"),
+        ({"conv": jnp.zeros((9, 30), complex)}, "real numbers (batch, ..., neurons), got complex"),
     ],
 )
 def test_activations_that_do_not_fit(activations, message):
@@ -388,3 +400,41 @@ def test_other_layers_may_be_among_the_activations():
     acts = answers() | {"head": jnp.zeros((64, 5))}
     update = partial(tx.update, params(), tx.init(params()), params())
     assert_equal(update(activations=acts), update(activations=answers()))
+
+
+def test_layers_that_a_mask_hides_may_be_among_the_activations():
+    """As of a network that returns all, where each group of layers has a chain of its own."""
+    found = jax.tree.map(lambda _: False, params())
+    found["conv"]["kernel"] = True
+    groups = jax.tree.map(lambda chosen: "conv" if chosen else "rest", found)
+    groups["dense"]["kernel"] = "dense"
+    conv, dense = (
+        lgnn.self_organizing(table, steps=10)
+        for table in ({30: (6, 5)}, {"dense/kernel": lgnn.ring(12)})
+    )
+    both = {"conv": conv, "dense": dense, "rest": optax.set_to_zero()}
+    acts = answers() | {"head": jnp.zeros((64, 5))}
+    for tx, settled in (
+        (optax.masked(conv, found), {"conv/kernel"}),
+        (optax.masked(conv, found | {"dense": False, "head": False}), {"conv/kernel"}),
+        (optax.partition(both, groups), {"conv/kernel", "dense/kernel"}),
+    ):
+        _, state = tx.update(params(), tx.init(params()), params(), activations=acts)
+        assert set(lgnn.places(state)) == settled
+    tx = optax.masked(conv, found)
+    with pytest.raises(ValueError, match=r"^activations name 'cnv', which is no layer"):
+        tx.update(params(), tx.init(params()), params(), activations={"cnv": acts["conv"]})
+
+
+def test_a_width_that_is_given_is_filtered_with_where_neurons_else_settle_alone():
+    tx = lgnn.transform(TABLE, sigma=0, settle=Settling(every=9))
+    update = partial(tx.update, params(), tx.init(params()), params(), activations=answers())
+    assert_equal(update()[0], params())
+    filtered = lgnn.transform(TABLE, sigma=0.5).update(params(), LGNNState(jnp.int32(0)))[0]
+    assert_equal(update(sigma=0.5)[0], filtered)
+
+
+@pytest.mark.parametrize("settle", [100, True, "activations"])
+def test_what_is_no_settling(settle):
+    with pytest.raises(ValueError, match=r"^settle must be an lgnn_jax.Settling, or None, got"):
+        lgnn.transform(TABLE, settle=settle)
