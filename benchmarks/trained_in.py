@@ -14,9 +14,10 @@ have means over the layers and the seeds:
 - dimension: over how many directions activations spread (participation ratio)
 - probe: accuracy of a logistic regression on the layer's activations, fitted to training images
 
-and, by layer, what silencing a class costs: 15 % of the layer's neurons, one region of the map, are
-set to 0. It is the region with the most evidence for the class: the mean over training images of
-the class of activation times gradient of the class's margin, summed over the region.
+The gain in accuracy is paired by seed, with its 90 % interval by Student's t. Last comes, by layer,
+what silencing a class costs: 15 % of the layer's neurons, one region of the map, are set to 0. It
+is the region with the most evidence for the class: the mean over training images of the class of
+activation times gradient of the class's margin, summed over the region.
 """
 
 import json
@@ -77,12 +78,20 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
-    """Measures, prints and writes; seeds that are in the output file are not measured again."""
+    """Measures, prints and writes; what is in OUTPUT.seeds.json is not measured again."""
     folders = sorted((arguments.sweep / arguments.method).glob("seed_*"))
     if not folders:
         raise SystemExit(f"{arguments.sweep / arguments.method} holds no runs.")
     kept = arguments.output and arguments.output.with_suffix(".seeds.json")
-    found = json.loads(kept.read_text()) if kept and kept.exists() else {}
+    settings = {
+        "folder": str((arguments.sweep / arguments.method).resolve()),
+        "silenced": list(arguments.silenced),
+        "silenced_on": arguments.silenced_on,
+    }
+    before = json.loads(kept.read_text()) if kept and kept.exists() else {"settings": settings}
+    if before["settings"] != settings:
+        raise SystemExit(f"{kept} is of {before['settings']}, not of {settings}; name another.")
+    found = before.get("seeds", {})
     config = trained.load_config(folders[0])
     dataset = data.load(config.data.name, arguments.data_dir, train_images=config.data.train_images)
     for folder in folders:
@@ -92,7 +101,7 @@ def main(arguments: Arguments) -> None:
         found[folder.name] = measure(plain, folder, dataset, arguments)
         print(f"{folder.name} done", flush=True)
         if kept:
-            kept.write_text(json.dumps(found))
+            kept.write_text(json.dumps({"settings": settings, "seeds": found}))
     rows = tables(found, arguments)
     header = environment("jax", "flax", "optax", "scikit-learn")
     columns = ["", PLAIN, OWN, "", AGAIN]
@@ -114,6 +123,7 @@ def measure(plain: Path, method: Path, dataset: data.Dataset, arguments: Argumen
         seen = run.activations(dataset.train_images[probed], layers)
         metrics = run.evaluate(dataset.test_images, dataset.test_labels)
         result["accuracy"][name] = 100 * metrics.accuracy
+        of_class = evidence(run, arguments.silenced, dataset.train_images[probed], labels, classes)
         for layer, map in run.maps.items():
             again = lgnn.settle(seen[layer][: len(settled_on)], map)
             ways = {PLAIN: again} if name == PLAIN else {OWN: np.arange(map.count), AGAIN: again}
@@ -128,8 +138,7 @@ def measure(plain: Path, method: Path, dataset: data.Dataset, arguments: Argumen
                 )  # fmt: skip
                 result["layers"].setdefault(way, {})[layer] = numbers | {"probe": 100 * right}
                 if layer in arguments.silenced and way != AGAIN:
-                    of_class = evidence(run, layer, dataset.train_images[probed], labels)
-                    lost = silence(run, layer, places, of_class, map, dataset, arguments)
+                    lost = silence(run, layer, places, of_class[layer], map, dataset, arguments)
                     result["silenced"].setdefault(way, {})[layer] = lost
     return result
 
@@ -148,7 +157,7 @@ def on_map(shown, weights, labels, classes, map) -> dict[str, float]:
     }
 
 
-def evidence(run, layer, images, labels) -> np.ndarray:
+def evidence(run, layers, images, labels, classes) -> dict[str, np.ndarray]:
     """What each neuron does for each class, `(classes, neurons)`, in the order of the parameters.
 
     To first order, what the margin of the class would lose if the neuron gave 0: a mean over the
@@ -156,30 +165,36 @@ def evidence(run, layer, images, labels) -> np.ndarray:
     times gradient, summed over the pixels, is what the scale and the offset of the neuron's
     normalisation are, each times its own gradient.
     """
-    found = []
-    for label in np.unique(labels):
+    found = {layer: [] for layer in layers}
+    for label in range(classes):
         chosen = images[labels == label]
-        parts = [chosen[i : i + BATCH] for i in range(0, len(chosen), BATCH)]
-        total = 0
-        for part in parts:
+        total = dict.fromkeys(layers, 0)
+        for i in range(0, len(chosen), BATCH):
+            part = chosen[i : i + BATCH]
+            padded = np.pad(part, [(0, BATCH - len(part)), (0, 0), (0, 0), (0, 0)])
             grads = _margin_gradient(
-                run.network, run.params, run.state, part, run.mean, run.deviation, label
-            )
-            for norm in _norms(run, layer):
-                values, slopes = at_path(run.params, norm), at_path(grads, norm)
-                total += sum(np.asarray(values[name] * slopes[name]) for name in values)
-        found.append(total / len(chosen))
-    return np.stack(found)
+                run.network, run.params, run.state, padded, run.mean, run.deviation, label,
+                len(part),
+            )  # fmt: skip
+            for layer in layers:
+                for norm in _norms(run, layer):
+                    values, slopes = at_path(run.params, norm), at_path(grads, norm)
+                    total[layer] += sum(np.asarray(values[k] * slopes[k]) for k in values)
+        for layer in layers:
+            found[layer].append(total[layer] / len(chosen))
+    return {layer: np.stack(rows) for layer, rows in found.items()}
 
 
 @partial(jax.jit, static_argnums=0)
-def _margin_gradient(network, params, state, images, mean, deviation, label):
+def _margin_gradient(network, params, state, images, mean, deviation, label, count):
+    """Of the summed margins of the first images, the rest is padding."""
+
     def margins(params):
         x = data.standardize(images, mean, deviation)
         logits = network.apply(params, state, x).logits
         own = jnp.arange(logits.shape[1]) == label
         rest = jax.nn.logsumexp(logits, axis=1, where=~own)
-        return (logits[:, label] - rest).sum()
+        return ((logits[:, label] - rest) * (jnp.arange(len(logits)) < count)).sum()
 
     return jax.grad(margins)(params)
 
@@ -235,7 +250,7 @@ def by_class(run, params, images, labels) -> np.ndarray:
     guesses = np.concatenate(
         [_guess(run.network, params, run.state, part, run.mean, run.deviation) for part in parts]
     )
-    return np.array([100 * (guesses[labels == c] == c).mean() for c in np.unique(labels)])
+    return np.array([100 * (guesses[labels == c] == c).mean() for c in range(labels.max() + 1)])
 
 
 @partial(jax.jit, static_argnums=0)
@@ -254,7 +269,15 @@ def tables(found: dict[str, dict], arguments: Arguments) -> list[list[str]]:
         half = scipy.stats.t.ppf(0.95, len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain))
         interval = f" ({gain.mean() - half:+.2f} to {gain.mean() + half:+.2f})"
     means = {way: f"{values.mean():.2f}" for way, values in accuracy.items()}
-    rows = [["test accuracy, %", means[PLAIN], means[OWN], f"{gain.mean():+.2f}{interval}", ""]]
+    rows = [
+        [
+            "test accuracy, % (90 % interval)",
+            means[PLAIN],
+            means[OWN],
+            f"{gain.mean():+.2f}{interval}",
+            "",
+        ]
+    ]
     for name, title in MEASURES.items():
         values = {
             way: np.mean([[v[name] for v in s["layers"][way].values()] for s in seeds])
