@@ -1,6 +1,5 @@
 """A loss that draws the activations of neighbours together, and keeps all others apart."""
 
-import numbers
 from typing import Any
 
 import jax
@@ -171,7 +170,7 @@ def check_width(width: Any) -> None:
 def check_number(name: str, value: Any, least: float) -> None:
     """Raises ValueError for what is known and no number of float32, or below the least."""
     array = isinstance(value, (jax.Array, np.ndarray, np.generic))
-    valid = value.ndim == 0 if array else isinstance(value, numbers.Real)
+    valid = value.ndim == 0 if array else isinstance(value, (int, float, np.number))
     if valid and not isinstance(value, jax.core.Tracer):
         valid = least <= value <= float(np.finfo(np.float32).max)
     if not valid:

@@ -5,7 +5,6 @@ batch statistics and moments stay as they are. What places decide is who is whos
 """
 
 import math
-import numbers
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,7 +82,7 @@ class Settling:
                     f"{name} must be a number, at least {bound}, got {one_line(value):.80}."
                 )
         named = self.on is None or (isinstance(self.on, str) and self.on in _BY_NAME)
-        if not named and not (isinstance(self.on, numbers.Real) and 0 <= self.on <= 1):
+        if not named and not (isinstance(self.on, (int, float, np.number)) and 0 <= self.on <= 1):
             raise ValueError(
                 "on must be 'activations', 'weights', or the share of activations in [0, 1], got "
                 f"{one_line(self.on):.80}."
