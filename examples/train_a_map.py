@@ -6,8 +6,8 @@
 
 Two networks are trained on CIFAR-10, with the same initial weights and images: one plainly, whose
 neurons settle on maps afterwards; one with `lgnn.self_organizing` in its chain and `lgnn.pull` in
-its loss. Both are judged by test images. The transformer takes some twelve minutes on two CPU cores,
-the perceptron one or two. CIFAR-10 (170 MB) is downloaded if it is not in DIR.
+its loss. Both are judged by test images. The transformer takes some twelve minutes on two CPU
+cores, the perceptron one or two. CIFAR-10 (170 MB) is downloaded if it is not in DIR.
 """
 
 from pathlib import Path
