@@ -90,7 +90,7 @@ def pull(
             f"places must name each of {map.count} neurons once, from 0, got "
             f"{one_line(np.asarray(places)):.80}."
         )
-    check_number("width", width, _NARROWEST)
+    check_width(width)
     check_number("inhibition", inhibition, 0)
     # By place and sample from here on: rows are moved at once, and lines of the map are axes.
     x = standardised(means(x)).T[places]

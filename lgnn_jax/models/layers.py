@@ -31,9 +31,12 @@ def activation(pre: jax.Array) -> Activation:
     return Activation(pre, nn.relu(pre))
 
 
-def pixel_means(x: jax.Array) -> jax.Array:
-    """Returns means over height and width of `(height, width, batch, channels)`, float32."""
-    return x.astype(jnp.float32).mean(axis=(0, 1))
+def mean_activation(x: jax.Array, factor: jax.Array, summand: jax.Array) -> jax.Array:
+    """Returns the mean of `normalize(x, factor, summand)` over pixels, float32 `(batch, channels)`.
+
+    The mean comes first: what is normalised is one number for each image and channel.
+    """
+    return x.astype(jnp.float32).mean(axis=(0, 1)) * factor[None] + summand[None]
 
 
 class Convolution(nn.Module):
@@ -88,12 +91,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: jax.Array,
-        bias: jax.Array | None = None,
-        *,
-        train: bool,
-        means: jax.Array | None = None,
+        self, x: jax.Array, bias: jax.Array | None = None, *, train: bool
     ) -> tuple[jax.Array, jax.Array]:
         """Returns `(factor, summand)`, float32 `(channels,)`, so that `normalize` can use them.
 
@@ -102,7 +100,6 @@ class BatchNorm(nn.Module):
           bias: `(channels,)`, to be added to `x` before. The statistics of a batch take it away
             again, so in training it changes nothing but the running mean.
           train: whether to use, and update, the statistics of this batch ("batch_stats" mutable).
-          means: `pixel_means(x)`, where a caller has them anyway: one pass over `x` less.
         """
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
@@ -112,8 +109,7 @@ class BatchNorm(nn.Module):
         bias = jnp.zeros(shape, jnp.float32) if bias is None else bias
         if train:
             x = x.astype(jnp.float32)
-            mean = x.mean((0, 1, 2)) if means is None else means.mean(0)
-            moments = jnp.stack([mean, lax.square(x).mean((0, 1, 2))])
+            moments = jnp.stack([x.mean((0, 1, 2)), lax.square(x).mean((0, 1, 2))])
             if self.axis_name is not None and not self.is_initializing():
                 moments = lax.pmean(moments, self.axis_name)
             mean, variance = moments[0], jnp.maximum(moments[1] - lax.square(moments[0]), 0)

@@ -8,9 +8,9 @@ from lgnn_jax.models.layers import (
     BatchNorm,
     Convolution,
     activation,
+    mean_activation,
     normalize,
     normalize_and_pool,
-    pixel_means,
 )
 from lgnn_jax.models.network import Stream
 
@@ -91,11 +91,9 @@ class VGG(nn.Module):
                 )
                 norm = BatchNorm(self.axis_name, name=f"bn{block}_{i}")
                 x, bias = conv(x)
-                found = pixel_means(x) if means else None
-                moments = norm(x, bias, train=train, means=found)
+                moments = norm(x, bias, train=train)
                 if means:
-                    # Of what is normalised: the mean comes first, and is one number an image.
-                    named[conv.name] = normalize(found[None, None], *moments)[0, 0]
+                    named[conv.name] = mean_activation(x, *moments)
                 else:
                     named[conv.name] = activation(normalize(x, *moments))
                 # The maximum of ReLUs is the ReLU of the maximum.

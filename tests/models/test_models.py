@@ -36,6 +36,21 @@ def test_number_of_convolutions():
         assert len(kernels) == depth - 3  # the three dense layers are one
 
 
+@pytest.mark.parametrize("name", ["vgg11", "wrn10_1"])
+def test_to_look_at_activations_changes_no_bit(name):
+    """So that neurons may settle on what they do, and the network stays as it is."""
+    model = build_model(name, num_classes=5, width={"vgg11": 1 / 16}.get(name, 1 / 4), dropout=0.0)
+    x = jax.random.normal(jax.random.key(0), (8, 32, 32, 3))
+    variables = jax.jit(model.init)(jax.random.key(1), x)
+    with jax.disable_jit():  # compiled together with other things, sums may be in another order
+        plain, state = model.apply(variables, x, train=True, mutable=["batch_stats"])
+        (looked_at, means), state_ = model.apply(
+            variables, x, train=True, activations=True, means=True, mutable=["batch_stats"]
+        )
+    assert means
+    jax.tree.map(np.testing.assert_array_equal, (looked_at, state_), (plain, state))
+
+
 @pytest.mark.parametrize("name", ["vgg11", "wrn10_2"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_compute_type_and_named_activations(name, dtype):
