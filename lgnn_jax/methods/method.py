@@ -69,6 +69,7 @@ class Settles:
       start_width: of the first neighbourhood, in map units; None for half of the longest side.
       end_width: of the last one.
       on: "activations", "weights", or the share of activations in both.
+      gradients: the share of gradients in what is alike, beside what `on` says.
     """
 
     every: float = 1.0
@@ -77,6 +78,7 @@ class Settles:
     start_width: float | None = None
     end_width: float = 0.5
     on: Literal["activations", "weights"] | float = "activations"
+    gradients: float = 0.5
 
     def __post_init__(self):
         """Checks what the attributes promise."""
@@ -98,6 +100,7 @@ class Settles:
             # Without an end it is the same however long the run is, and so is the program.
             None if self.until == 1 else max(1, round(self.until * epochs * steps_per_epoch)),
             self.on,
+            self.gradients,
         )
 
 
@@ -146,7 +149,10 @@ class Method:
     @property
     def reads_activations(self) -> bool:
         """Whether a training step has to look at what neurons do."""
-        return self.pull is not None or (self.settles is not None and self.settles.on != "weights")
+        if self.pull is not None:
+            return True
+        settles = self.settles
+        return settles is not None and settles.gradients < 1 and settles.on not in ("weights", 0)
 
     def transformations(
         self, table: SomTable, *, steps_per_epoch: int, epochs: int

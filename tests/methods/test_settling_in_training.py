@@ -10,6 +10,7 @@ import pytest
 
 import lgnn_jax as lgnn
 from lgnn_jax import LayerMap, Settling
+from lgnn_jax.methods import settling
 from lgnn_jax.methods.filtering import low_pass
 from lgnn_jax.methods.transform import LGNNState
 
@@ -65,15 +66,16 @@ def assert_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize("on", ["activations", "weights", 0.5])
-def test_nothing_of_the_network_changes(on):
+@pytest.mark.parametrize(("on", "gradients"), [("activations", 0.0), ("weights", 0), (0.5, 0.5)])
+def test_nothing_of_the_network_changes(on, gradients):
     """Without a filter, parameters and moments are the same to the bit.
 
     Operation by operation: in one program XLA may fuse and round the rest another way, by what else
     is in it.
     """
     rest = optax.chain(optax.add_decayed_weights(0.01), optax.adam(1e-3))
-    settling = lgnn.transform(TABLE, sigma=0, settle=Settling(every=2, sweeps=9, on=on))
+    settle = Settling(every=2, sweeps=9, on=on, gradients=gradients)
+    settling = lgnn.transform(TABLE, sigma=0, settle=settle)
     with jax.disable_jit():
         tree, state = train(optax.chain(settling, rest), 6)
         plain, plain_state = train(optax.chain(optax.identity(), rest), 6, given=False)
@@ -124,6 +126,97 @@ def test_a_mixture_is_between():
     weights, acts = zip(*found, strict=True)
     assert weights[0] > weights[1] > weights[2]
     assert acts[0] < acts[1] <= acts[2] + 0.02
+
+
+def tuned_gradients(seed):
+    """Those of neurons that are tuned to directions, in no order: `(8, 12)`."""
+    angles = np.random.default_rng(7).permutation(12) * 2 * np.pi / 12
+    inputs = np.random.default_rng(seed).uniform(0, 2 * np.pi, (8, 1))
+    return jnp.asarray(1e-6 * np.cos(inputs - angles), jnp.float32)
+
+
+def test_on_gradients_those_that_agree_touch():
+    """Without activations, and without parameters; on a scale that gradients have."""
+    settle = Settling(every=20, gradients=1.0)
+    tx = lgnn.transform({"dense": lgnn.ring(12)}, sigma=0, settle=settle)
+    state = tx.init({"dense": {"kernel": jnp.zeros((8, 12))}})
+    update = jax.jit(tx.update)
+    for i in range(20):
+        _, state = update({"dense": {"kernel": tuned_gradients(i)}}, state)
+    held_out = np.concatenate([tuned_gradients(100 + i) for i in range(20)])
+    assert order(held_out, lgnn.places(state)["dense/kernel"], lgnn.ring(12)) > 0.85
+    assert order(held_out, np.arange(12), lgnn.ring(12)) < 0.5
+
+
+def test_what_is_alike_is_a_mean_by_shares():
+    """Of correlations, computed in float64; the weights' share comes in when neurons settle."""
+    settle = Settling(every=50, on=0.5, gradients=0.3)
+    tx = lgnn.transform(TABLE, sigma=0, settle=settle)
+    tree, state = params(), tx.init(params())
+    expected = 0
+    for i in range(3):
+        rng = np.random.default_rng(i)
+        grads = jax.tree.map(lambda p, rng=rng: jnp.asarray(rng.normal(size=p.shape)), tree)
+        _, state = tx.update(grads, state, tree, activations=answers(i))
+        if i % 2 == 0:  # 20 looks in 50 updates: one in two
+            flat = np.asarray(grads["conv"]["kernel"], np.float64).reshape(18, 30)
+            acts = np.asarray(answers(i)["conv"], np.float64)
+            found = 0.3 * np.corrcoef(flat.T) + 0.7 * 0.5 * np.corrcoef(acts.T)
+            expected = expected + found / 2
+    alike = state.settled.alike["conv"]["kernel"]
+    np.testing.assert_allclose(alike[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("every", "period"), [(19, 1), (40, 2), (159, 7), (160, 8), (9999, 8)])
+def test_a_look_at_some_updates(every, period):
+    tx = lgnn.transform(TABLE, sigma=0, settle=Settling(every=every, gradients=1.0))
+    state, looks = tx.init(params()), []
+    update = jax.jit(tx.update)
+    for i in range(17):
+        rng = np.random.default_rng(i)
+        grads = jax.tree.map(lambda p, rng=rng: jnp.asarray(rng.normal(size=p.shape)), params())
+        _, new = update(grads, state)
+        old, state = state, new
+        if not np.array_equal(*(x.settled.alike["dense"]["kernel"] for x in (old, new))):
+            looks.append(i)
+    assert looks == list(range(0, 17, period))
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "named", "seen"),
+    [
+        ((3, 3, 16, 5), -1, "conv/kernel", (0, 1)),
+        ((3, 3, 15, 5), -1, "conv/kernel", ()),  # few inputs: the window tells neurons apart
+        ((5, 16, 3, 3), 0, "conv/weight", (2, 3)),
+        ((3, 20, 5), -1, "conv1d/kernel", (0,)),
+        ((20, 4, 5), (1, 2), "query/kernel", ()),
+        ((40, 5), -1, "dense/kernel", ()),
+    ],
+)
+def test_gradients_of_convolutions_are_summed_over_the_window(shape, axis, named, seen):
+    gradient = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    layer_map = LayerMap(lgnn.line(20 if axis == (1, 2) else 5), axis)
+    tx = lgnn.transform({named: layer_map}, sigma=0, settle=Settling(every=1, gradients=1.0))
+    layer, _, leaf = named.partition("/")
+    grads = {layer: {leaf: jnp.asarray(gradient)}}
+    _, state = tx.update(grads, tx.init(grads))
+    flat = gradient.astype(np.float64).sum(axis=seen, keepdims=True)
+    flat = np.moveaxis(flat, 0, -1) if axis == 0 else flat
+    expected = np.corrcoef(flat.reshape(-1, layer_map.count).T)
+    np.testing.assert_allclose(state.settled.alike[layer][leaf][0], expected, atol=1e-5)
+
+
+def test_products_of_many_inputs_are_kept_on_average():
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(4608, 3)) @ rng.normal(size=(3, 20))
+    x = jnp.asarray(shared + rng.normal(size=(4608, 20)), jnp.float32)
+    folded = settling._fold(x)
+    assert folded.shape == (512, 20)
+    exact, found = (np.corrcoef(np.asarray(part).T) for part in (x, folded))
+    assert np.abs(exact).max(initial=0, where=~np.eye(20, dtype=bool)) > 0.8
+    assert np.sqrt(np.square(found - exact).mean()) < 1.2 / np.sqrt(512)
+    np.testing.assert_array_equal(settling._fold(x[:512]), x[:512])
+    assert settling._fold(x[:600]).shape == (512, 20)
 
 
 def test_it_happens_every_so_many_updates_until_the_end():
@@ -241,6 +334,12 @@ def test_what_is_not_finite_moves_nobody_and_is_forgotten(bad):
         np.testing.assert_array_equal(places, np.arange(len(places)), err_msg=path)
     _, second = tx.update(params(), first, params(), activations=acts)
     assert order(acts["conv"], lgnn.places(second)["conv/kernel"], lgnn.grid(6, 5)) > 0.5
+    on_gradients = lgnn.transform(TABLE, sigma=0, settle=Settling(every=1, gradients=1.0))
+    broken = jax.tree.map(lambda x: x.at[0].set(bad), params())
+    _, state = on_gradients.update(broken, on_gradients.init(params()))
+    np.testing.assert_array_equal(lgnn.places(state)["conv/kernel"], np.arange(30))
+    _, state = on_gradients.update(params(), state)
+    assert not np.array_equal(lgnn.places(state)["conv/kernel"], np.arange(30))
     on_weights = lgnn.transform(TABLE, sigma=0, settle=Settling(every=1, on="weights"))
     tree = params()
     tree["conv"]["kernel"] = tree["conv"]["kernel"].at[0, 0, 0, 2].set(bad)
@@ -352,6 +451,10 @@ def test_a_state_without_places():
         ({"every": 2**31}, "every must be a whole number, from 1 to 2**31 - 1, got 2147483648."),
         ({"every": 1, "on": np.ones(3)}, "on must be 'activations', 'weights', or the share of a"),
         ({"every": 1, "on": "both"}, "on must be 'activations', 'weights', or the share of act"),
+        ({"every": 1, "gradients": 1.5}, "gradients must be a number in [0, 1], got 1.5."),
+        ({"every": 1, "gradients": float("nan")}, "gradients must be a number in [0, 1], got nan."),
+        ({"every": 1, "gradients": "all"}, "gradients must be a number in [0, 1], got 'all'."),
+        ({"every": 1, "gradients": True}, "gradients must be a number in [0, 1], got True."),
         ({"every": 1, "on": 1.5}, "on must be 'activations', 'weights', or the share of activa"),
     ],
 )
