@@ -54,7 +54,8 @@ def test_neurons_settle_and_learn_with_their_neighbours(kind, on):
     shape, name, layer_map, activations = KINDS[kind]
     rng = np.random.default_rng(0)
     params = {name: {"kernel": jnp.asarray(rng.normal(size=shape), jnp.float32)}}
-    tx = lgnn.self_organizing({f"{name}/kernel": layer_map}, steps=10, on=on)
+    table = {f"{name}/kernel": layer_map}
+    tx = lgnn.self_organizing(table, steps=10, on=on, gradients=0.0)
     state = tx.init(params)
     given = {} if on == "weights" else {"activations": {name: activations}}
     update = jax.jit(tx.update)
@@ -150,6 +151,21 @@ def test_without_activations_it_says_that_it_settles_on_weights():
     for path, places in lgnn.places(expected).items():
         np.testing.assert_array_equal(lgnn.places(state)[path], places)
         assert not np.array_equal(places, np.arange(COUNT))
+
+
+def test_half_of_what_is_alike_is_that_of_gradients():
+    rng = np.random.default_rng(0)
+    grads = {"conv": {"kernel": jnp.asarray(rng.normal(size=(3, 3, 2, 12)))}}
+    activations = {"conv": tuned(64)}
+    found = []
+    for tx in (
+        lgnn.self_organizing({12: MAP}, steps=10),
+        lgnn.transform({12: MAP}, settle=lgnn.Settling(every=1, gradients=0.5)),
+        lgnn.transform({12: MAP}, settle=lgnn.Settling(every=1)),
+    ):
+        _, state = tx.update(grads, tx.init(grads), grads, activations=activations)
+        found.append(lgnn.places(state)["conv/kernel"].tolist())
+    assert found[0] == found[1] != found[2]
 
 
 @pytest.mark.parametrize("neurons", [1, 2, 13])
