@@ -78,7 +78,7 @@ class Settles:
     start_width: float | None = None
     end_width: float = 0.5
     on: Literal["activations", "weights"] | float = "activations"
-    gradients: float = 0.5
+    gradients: float = 0.65
 
     def __post_init__(self):
         """Checks what the attributes promise."""
@@ -114,7 +114,7 @@ class Pull:
       inhibition: how strongly all others are kept apart, at least 0.
     """
 
-    weight: float = 0.4
+    weight: float = 0.5
     width: float = 2.0
     inhibition: float = 1.0
 

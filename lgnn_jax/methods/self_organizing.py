@@ -19,7 +19,7 @@ def self_organizing(
     *,
     steps: int,
     on: Literal["activations", "weights"] | float | None = None,
-    gradients: float = 0.5,
+    gradients: float = 0.65,
     neuron_axis: int = -1,
 ) -> optax.GradientTransformationExtraArgs:
     """Trains a layer into a map: neurons find their places, and learn together with neighbours.

@@ -107,10 +107,11 @@ class Settling:
             raise ValueError(f"gradients must be a number in [0, 1], got {one_line(share):.80}.")
 
     @property
-    def activations(self) -> float:
-        """Their share in what is alike."""
+    def shares(self) -> tuple[float, float]:
+        """Of activations and of weights in what is alike; the rest is that of gradients."""
         share = {"activations": 1.0, "weights": 0.0, None: 1.0}.get(self.on, self.on)
-        return (1 - self.gradients) * share
+        rest = 1 - self.gradients
+        return rest * share, rest * (1 - share)
 
 
 class Places(NamedTuple):
@@ -236,7 +237,7 @@ def init(params: Any, maps: Mapping[str, LayerMap | None], settling: Settling) -
 
     return Places(
         new(lambda layer_map: jnp.arange(layer_map.count, dtype=jnp.int32)),
-        new(no_likeness if settling.activations + settling.gradients else _none),
+        new(no_likeness if settling.shares[0] + settling.gradients else _none),
     )
 
 
@@ -264,15 +265,14 @@ def update(
       maps: by path.
       settling: how they settle.
     """
-    alike, of_activations = state.alike, settling.activations
+    alike, (of_activations, of_weights) = state.alike, settling.shares
     if of_activations and settling.on is None and activations is None:
         warnings.warn(
             "update was given no activations, so neurons settle on their weights: neighbours come "
             "to look alike, and answer alike less. on='weights' says that it is meant.",
             stacklevel=3,
         )
-        of_activations = 0.0
-    of_weights = 1 - settling.gradients - of_activations
+        of_activations, of_weights = 0.0, of_activations
     given = _activations(activations, maps, updates) if of_activations else {}
     if of_activations + settling.gradients:
         gradients = by_path(updates)

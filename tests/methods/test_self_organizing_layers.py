@@ -153,14 +153,14 @@ def test_without_activations_it_says_that_it_settles_on_weights():
         assert not np.array_equal(places, np.arange(COUNT))
 
 
-def test_half_of_what_is_alike_is_that_of_gradients():
+def test_most_of_what_is_alike_is_that_of_gradients():
     rng = np.random.default_rng(0)
     grads = {"conv": {"kernel": jnp.asarray(rng.normal(size=(3, 3, 2, 12)))}}
     activations = {"conv": tuned(64)}
     found = []
     for tx in (
         lgnn.self_organizing({12: MAP}, steps=10),
-        lgnn.transform({12: MAP}, settle=lgnn.Settling(every=1, gradients=0.5)),
+        lgnn.transform({12: MAP}, settle=lgnn.Settling(every=1, gradients=0.65)),
         lgnn.transform({12: MAP}, settle=lgnn.Settling(every=1)),
     ):
         _, state = tx.update(grads, tx.init(grads), grads, activations=activations)

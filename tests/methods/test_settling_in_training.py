@@ -148,6 +148,14 @@ def test_on_gradients_those_that_agree_touch():
     assert order(held_out, np.arange(12), lgnn.ring(12)) < 0.5
 
 
+@pytest.mark.parametrize("gradients", [0.1, 0.35, 0.65, 0.9])
+def test_no_weights_are_needed_whose_share_is_0(gradients):
+    settle = Settling(every=1, gradients=gradients)
+    assert settle.shares[1] == 0
+    tx = lgnn.transform(TABLE, sigma=0, settle=settle)
+    tx.update(params(), tx.init(params()), activations=answers())
+
+
 def test_what_is_alike_is_a_mean_by_shares():
     """Of correlations, computed in float64; the weights' share comes in when neurons settle."""
     settle = Settling(every=50, on=0.5, gradients=0.3)
