@@ -68,8 +68,8 @@ class Settles:
       sweeps: of each settling.
       start_width: of the first neighbourhood, in map units; None for half of the longest side.
       end_width: of the last one.
-      on: "activations", "weights", or the share of activations in both.
-      gradients: the share of gradients in what is alike, beside what `on` says.
+      gradients: the share of gradients in what is alike.
+      on: of the rest: "activations", "weights", or the share of activations in both.
     """
 
     every: float = 1.0
@@ -114,7 +114,7 @@ class Pull:
       inhibition: how strongly all others are kept apart, at least 0.
     """
 
-    weight: float = 0.5
+    weight: float = 0.4
     width: float = 2.0
     inhibition: float = 1.0
 
@@ -149,10 +149,9 @@ class Method:
     @property
     def reads_activations(self) -> bool:
         """Whether a training step has to look at what neurons do."""
-        if self.pull is not None:
-            return True
-        settles = self.settles
-        return settles is not None and settles.gradients < 1 and settles.on not in ("weights", 0)
+        if self.pull is not None or self.settles is None:
+            return self.pull is not None
+        return self.settles.by_step(steps_per_epoch=1, epochs=1).shares[0] > 0
 
     def transformations(
         self, table: SomTable, *, steps_per_epoch: int, epochs: int

@@ -35,8 +35,8 @@ def self_organizing(
       steps: updates of the whole run, at least 1.
       on: what neurons settle on, see `lgnn_jax.Settling`. None for activations if `update` is given
         them, as `activations={layer: (batch, ..., neurons)}`, and weights, with a warning, if not.
-      gradients: their share in that, see `lgnn_jax.Settling`. In our runs a half made a class depend
-        more on its region, and class maps clearer.
+      gradients: the share of gradients in what is alike, see `lgnn_jax.Settling`. In our runs it
+        made a class depend more on its region of the map.
       neuron_axis: as for `lgnn_jax.transform`.
 
     Raises:
@@ -55,7 +55,8 @@ def self_organizing(
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise ValueError(
             f"steps must be a whole number, at least 1, got {one_line(steps):.80}. Under "
-            'optax.inject_hyperparams, pass static_args=("steps", "gradients", "neuron_axis").'
+            "optax.inject_hyperparams, pass "
+            'static_args=("steps", "on", "gradients", "neuron_axis").'
         )
     settle = Settling(every=-(-steps // _TIMES), on=on, gradients=gradients)
     return transform(som_table, neuron_axis=neuron_axis, settle=settle)

@@ -175,7 +175,7 @@ def test_what_is_alike_is_a_mean_by_shares():
     np.testing.assert_allclose(alike[0], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("every", "period"), [(19, 1), (40, 2), (159, 7), (160, 8), (9999, 8)])
+@pytest.mark.parametrize(("every", "period"), [(39, 1), (40, 2), (139, 6), (140, 7), (9999, 7)])
 def test_a_look_at_some_updates(every, period):
     tx = lgnn.transform(TABLE, sigma=0, settle=Settling(every=every, gradients=1.0))
     state, looks = tx.init(params()), []
