@@ -181,6 +181,15 @@ def test_few_neurons_and_prime_counts(neurons):
     np.testing.assert_allclose(found["conv"]["kernel"], 1, rtol=1e-6)
 
 
+def test_through_inject_hyperparams():
+    static = ("steps", "on", "gradients", "neuron_axis")
+    make = optax.inject_hyperparams(lgnn.self_organizing, static_args=static)
+    tx = make({12: MAP}, steps=10, on=0.5)
+    tree = {"conv": {"kernel": jnp.ones((3, 3, 2, 12))}}
+    _, state = tx.update(tree, tx.init(tree), tree, activations={"conv": tuned(64)})
+    assert sorted(lgnn.places(state)["conv/kernel"].tolist()) == list(range(COUNT))
+
+
 @pytest.mark.parametrize("steps", [0, -1, 1.5, True, None])
 def test_steps_that_cannot_be(steps):
     with pytest.raises(ValueError, match=r"^steps must be a whole number, at least 1, got [^\n]*$"):

@@ -224,6 +224,9 @@ def test_products_of_many_inputs_are_kept_on_average():
     assert np.abs(exact).max(initial=0, where=~np.eye(20, dtype=bool)) > 0.8
     assert np.sqrt(np.square(found - exact).mean()) < 1.2 / np.sqrt(512)
     np.testing.assert_array_equal(settling._fold(x[:512]), x[:512])
+    # Correlations they are, and no cosines: a neuron's mean does not count.
+    means = jnp.asarray(rng.normal(0, 2, (1, 20)), jnp.float32)
+    np.testing.assert_allclose(settling._fold(x + means), folded, atol=1e-3)
     assert settling._fold(x[:600]).shape == (512, 20)
 
 
@@ -384,6 +387,20 @@ def test_places_are_read_out_of_any_optimiser(name):
     found = lgnn.places(state)
     assert list(found) == ["conv/kernel", "dense/kernel"]
     assert order(answers(5)["conv"], found["conv/kernel"], lgnn.grid(6, 5)) > 0.5
+
+
+def test_in_float64():
+    """The state keeps its types, whatever those of the gradients and of the settings."""
+    with jax.enable_x64(True):
+        settle = Settling(every=1, on=np.float64(0.5), gradients=np.float64(0.5))
+        tx = lgnn.transform(TABLE, sigma=0, settle=settle)
+        tree = jax.tree.map(lambda p: p.astype(jnp.float64), params())
+        first = tx.init(tree)
+        _, state = jax.jit(tx.update)(tree, first, tree, activations=answers())
+        types = jax.tree.map(lambda x: x.dtype, first)
+        assert jax.tree.map(lambda x: x.dtype, state) == types
+    assert sorted(lgnn.places(state)["conv/kernel"].tolist()) == list(range(30))
+    assert not np.array_equal(lgnn.places(state)["conv/kernel"], np.arange(30))
 
 
 def test_places_through_inject_hyperparams():
