@@ -86,7 +86,7 @@ def main(
     network: Literal["transformer", "perceptron"] = "transformer",
     data_dir: Path | None = None,
     steps: int = 1000,
-    weight: float = 0.4,
+    weight: float = 0.5,
     seed: int = 0,
 ) -> None:
     """Trains a network plainly and into a map, and prints how orderly both are.

@@ -68,8 +68,9 @@ class Settles:
       sweeps: of each settling.
       start_width: of the first neighbourhood, in map units; None for half of the longest side.
       end_width: of the last one.
-      gradients: the share of gradients in what is alike.
-      on: of the rest: "activations", "weights", or the share of activations in both.
+      on: what is alike, beside gradients: "activations", "weights", or the share of activations in
+        both.
+      gradients: their share in what is alike, in [0, 1]; `on` says what the rest is.
     """
 
     every: float = 1.0
@@ -114,7 +115,7 @@ class Pull:
       inhibition: how strongly all others are kept apart, at least 0.
     """
 
-    weight: float = 0.4
+    weight: float = 0.5
     width: float = 2.0
     inhibition: float = 1.0
 
