@@ -34,7 +34,8 @@ def self_organizing(
       som_table: which parameter lies on which map, as for `lgnn_jax.transform`.
       steps: updates of the whole run, at least 1.
       on: what neurons settle on, see `lgnn_jax.Settling`. None for activations if `update` is given
-        them, as `activations={layer: (batch, ..., neurons)}`, and weights, with a warning, if not.
+        them, as `activations={layer: (batch, ..., neurons)}`, and weights in their
+        place, with a warning, if not.
       gradients: the share of gradients in what is alike, see `lgnn_jax.Settling`. In our runs it
         made a class depend more on its region of the map.
       neuron_axis: as for `lgnn_jax.transform`.
